@@ -1,0 +1,1 @@
+"""What files hold: chunker, packs, manifests, staging, block cache, prefetch, memory budget."""
