@@ -3,9 +3,9 @@
 New objects stay in memory until a publish has put them into a pack; inline objects of ref-log records live there too.
 Packs stand in `objects/pack` of a bare repository, which real Git can open for a look.
 
-Threading: every method may be called in any thread. Reads go to libgit2's pack backend, which pygit2 calls under the GIL,
-so two never run at once; memory is a dict whose single operations are atomic; `write_pack`, which works without the
-GIL, opens the packs anew for itself. One process at a time.
+Threading: every method may be called in any thread. Reads go to libgit2's pack backend, which pygit2 calls under the
+GIL, so two never run at once; memory is a dict whose single operations are atomic; `write_pack`, which works without
+the GIL, opens the packs anew for itself. One process at a time.
 """
 
 from __future__ import annotations

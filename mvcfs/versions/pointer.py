@@ -17,7 +17,7 @@ POINTER_MAX_BYTES = 1024
 _VERSIONS = (b"https://git-lfs.github.com/spec/v1", b"https://hawser.github.com/spec/v1", b"http://git-media.io/v/2")
 _VERSION_WORD = re.compile(rb"git-media|hawser|git-lfs")
 _OID_START = re.compile(rb"sha256:[0-9A-Za-z]{64}")
-_OID = re.compile(rb"sha256:([0-9A-Fa-f]{64})")
+_OID = re.compile(rb"sha256:([0-9a-f]{64})")
 _SIZE = re.compile(rb"[+]?[0-9]{1,30}|-0+")
 _EXTENSION = re.compile(rb"ext-[0-9][-]\w+")
 _KEYS = (b"version", b"oid", b"size")
@@ -82,4 +82,4 @@ def parse_pointer(data: bytes) -> LargeContent | None:
     oid, size = _OID.fullmatch(fields[b"oid"]), _SIZE.fullmatch(fields[b"size"])
     if oid is None or size is None or int(size[0]) > _MAX_SIZE:
         return None
-    return LargeContent(oid[1].decode("ascii").lower(), int(size[0]))
+    return LargeContent(oid[1].decode("ascii"), int(size[0]))
