@@ -1,0 +1,185 @@
+"""Which mvcfs mounts there are, whether they are alive, and how they are taken off.
+
+The kernel's own list (/proc/self/mountinfo) is the only source. Nothing here touches what is below a mount point before
+it knows that no dead or hung daemon is behind it: a stat would fail or block for ever. Synchronous, without state, so
+that command-line programs use it directly; the probe uses a daemon thread because a hung mount never answers.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import errno
+import os
+import re
+import subprocess
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from mvcfs.errors import MvcfsError, NotFound
+
+FSTYPE = "fuse.mvcfs"
+MOUNTINFO = Path("/proc/self/mountinfo")
+
+_MNT_DETACH = 2
+_UMOUNT_NOFOLLOW = 8
+_OCTAL = re.compile(rb"\\([0-7]{3})")
+
+
+@dataclass(frozen=True, slots=True)
+class MvcfsMount:
+    """A mounted store.
+
+    Attributes:
+        mountpoint: Where it is mounted, as the kernel names it.
+        source: The store's URL.
+        user_id: The user whose daemon serves it.
+        device: `major:minor`, its name under /sys/class/bdi.
+        mount_id: The kernel's number of this mount.
+    """
+
+    mountpoint: str
+    source: str
+    user_id: int
+    device: str
+    mount_id: int
+
+
+class MountState(enum.Enum):
+    """How a mount answers."""
+
+    ALIVE = "alive"
+    DEAD = "dead"
+    HUNG = "hung"
+
+
+def _unescape(field: bytes) -> str:
+    return os.fsdecode(_OCTAL.sub(lambda match: bytes([int(match.group(1), 8)]), field))
+
+
+def _parse_line(line: bytes) -> MvcfsMount | None:
+    before, separator, after = line.partition(b" - ")
+    left, right = before.split(b" "), after.split(b" ")
+    if not separator or len(left) < 5 or len(right) < 3 or _unescape(right[0]) != FSTYPE:
+        return None
+    options = dict(option.partition(b"=")[::2] for option in right[2].strip().split(b","))
+    return MvcfsMount(
+        mountpoint=_unescape(left[4]),
+        source=_unescape(right[1]),
+        user_id=int(options.get(b"user_id", b"0")),
+        device=left[2].decode(),
+        mount_id=int(left[0]),
+    )
+
+
+def parse_mountinfo(data: bytes) -> list[MvcfsMount]:
+    """Returns the mvcfs mounts in the text of a mountinfo file, in its order: of two at one place the last is seen."""
+    return [mount for line in data.split(b"\n") if (mount := _parse_line(line)) is not None]
+
+
+def list_mounts(mountinfo: Path = MOUNTINFO) -> list[MvcfsMount]:
+    """Returns the mvcfs mounts that this process sees."""
+    return parse_mountinfo(mountinfo.read_bytes())
+
+
+def mount_at(mountpoint: str, mountinfo: Path = MOUNTINFO) -> MvcfsMount | None:
+    """Returns the mvcfs mount whose mount point this is, written as the kernel does, or None."""
+    found = [mount for mount in list_mounts(mountinfo) if mount.mountpoint == mountpoint]
+    return found[-1] if found else None
+
+
+def real_mountpoint(path: str | Path) -> str:
+    """Returns the path of a mount point without symlinks, without touching a mount that may be dead or hung."""
+    absolute = os.path.abspath(os.fspath(path))
+    parent, name = os.path.split(absolute)
+    candidate = os.path.join(os.path.realpath(parent), name)
+    return candidate if mount_at(candidate) is not None else os.path.realpath(absolute)
+
+
+def find_mount(path: str | Path, mountinfo: Path = MOUNTINFO) -> tuple[MvcfsMount, str]:
+    """Returns the mvcfs mount that holds a path, and the path relative to its mount point ("" for itself).
+
+    Symlinks that lead to the mount are followed; those inside it aren't touched.
+
+    Raises:
+        NotFound: The path is in no mvcfs mount.
+    """
+    absolute = os.path.abspath(os.fspath(path))
+    mounts = list_mounts(mountinfo)
+    found = _longest_prefix(absolute, mounts)
+    if found is None:
+        found = _longest_prefix(_resolve_up_to_mounts(absolute, mounts), mounts)
+    if found is None:
+        raise NotFound(f"{path} is in no mvcfs mount; name a store with --store, or mount one: mvcfs mount STORE DIR")
+    return found
+
+
+def _longest_prefix(absolute: str, mounts: list[MvcfsMount]) -> tuple[MvcfsMount, str] | None:
+    best: tuple[MvcfsMount, str] | None = None
+    for mount in mounts:
+        root = mount.mountpoint.rstrip("/")
+        if absolute != mount.mountpoint and not absolute.startswith(root + "/"):
+            continue
+        if best is None or len(mount.mountpoint) >= len(best[0].mountpoint):
+            best = (mount, absolute[len(root) :].strip("/"))
+    return best
+
+
+def _resolve_up_to_mounts(absolute: str, mounts: list[MvcfsMount]) -> str:
+    """Follows symlinks from the root on and stops at the first directory that is an mvcfs mount."""
+    places = {mount.mountpoint for mount in mounts}
+    parts = [part for part in absolute.split("/") if part]
+    reached = "/"
+    for index, part in enumerate(parts):
+        step = os.path.join(reached, part)
+        reached = step if step in places else os.path.realpath(step)
+        if reached in places or _longest_prefix(reached, mounts) is not None:
+            return os.path.join(reached, *parts[index + 1 :])
+    return reached
+
+
+def state_of(mountpoint: str, timeout_s: float = 5.0) -> MountState:
+    """Asks a mount for something that the kernel can't answer itself.
+
+    After a crash stat goes on succeeding until its timeout; statfs is asked of the daemon every time.
+    """
+    answers: list[MountState] = []
+
+    def ask() -> None:
+        try:
+            os.statvfs(mountpoint)
+        except OSError as error:
+            answers.append(MountState.DEAD if _is_dead(error) else MountState.ALIVE)
+        else:
+            answers.append(MountState.ALIVE)
+
+    thread = threading.Thread(target=ask, name="mount probe", daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    return answers[0] if answers else MountState.HUNG
+
+
+def _is_dead(error: OSError) -> bool:
+    return isinstance(error, ConnectionAbortedError) or error.errno == errno.ENOTCONN
+
+
+def detach(mountpoint: str) -> None:
+    """Takes a mount off its mount point at once; it lives on until its last file is closed. May block: use a thread.
+
+    Raises:
+        MvcfsError: It couldn't be done; the message says why.
+    """
+    if os.geteuid() == 0:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.umount2(os.fsencode(mountpoint), _MNT_DETACH | _UMOUNT_NOFOLLOW) != 0:
+            raise MvcfsError(f"can't unmount {mountpoint}: {os.strerror(ctypes.get_errno())}")
+        return
+    try:
+        done = subprocess.run(
+            ["fusermount3", "-u", "-z", "--", mountpoint], capture_output=True, timeout=30, check=False, text=True
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise MvcfsError(f"can't unmount {mountpoint}: {error}") from error
+    if done.returncode != 0:
+        raise MvcfsError(f"can't unmount {mountpoint}: {done.stderr.strip() or 'fusermount3 failed'}")
