@@ -17,7 +17,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from mvcfs.errors import MvcfsError, NotFound
+from mvcfs.errors import MvcfsError
 
 FSTYPE = "fuse.mvcfs"
 MOUNTINFO = Path("/proc/self/mountinfo")
@@ -28,7 +28,7 @@ _OCTAL = re.compile(rb"\\([0-7]{3})")
 
 
 @dataclass(frozen=True, slots=True)
-class MvcfsMount:
+class Mount:
     """A mounted store.
 
     Attributes:
@@ -58,13 +58,13 @@ def _unescape(field: bytes) -> str:
     return os.fsdecode(_OCTAL.sub(lambda match: bytes([int(match.group(1), 8)]), field))
 
 
-def _parse_line(line: bytes) -> MvcfsMount | None:
+def _parse_line(line: bytes) -> Mount | None:
     before, separator, after = line.partition(b" - ")
     left, right = before.split(b" "), after.split(b" ")
     if not separator or len(left) < 5 or len(right) < 3 or _unescape(right[0]) != FSTYPE:
         return None
     options = dict(option.partition(b"=")[::2] for option in right[2].strip().split(b","))
-    return MvcfsMount(
+    return Mount(
         mountpoint=_unescape(left[4]),
         source=_unescape(right[1]),
         user_id=int(options.get(b"user_id", b"0")),
@@ -73,17 +73,17 @@ def _parse_line(line: bytes) -> MvcfsMount | None:
     )
 
 
-def parse_mountinfo(data: bytes) -> list[MvcfsMount]:
+def parse_mountinfo(data: bytes) -> list[Mount]:
     """Returns the mvcfs mounts in the text of a mountinfo file, in its order: of two at one place the last is seen."""
     return [mount for line in data.split(b"\n") if (mount := _parse_line(line)) is not None]
 
 
-def list_mounts(mountinfo: Path = MOUNTINFO) -> list[MvcfsMount]:
+def list_mounts(mountinfo: Path = MOUNTINFO) -> list[Mount]:
     """Returns the mvcfs mounts that this process sees."""
     return parse_mountinfo(mountinfo.read_bytes())
 
 
-def mount_at(mountpoint: str, mountinfo: Path = MOUNTINFO) -> MvcfsMount | None:
+def mount_at(mountpoint: str, mountinfo: Path = MOUNTINFO) -> Mount | None:
     """Returns the mvcfs mount whose mount point this is, written as the kernel does, or None."""
     found = [mount for mount in list_mounts(mountinfo) if mount.mountpoint == mountpoint]
     return found[-1] if found else None
@@ -97,46 +97,18 @@ def real_mountpoint(path: str | Path) -> str:
     return candidate if mount_at(candidate) is not None else os.path.realpath(absolute)
 
 
-def find_mount(path: str | Path, mountinfo: Path = MOUNTINFO) -> tuple[MvcfsMount, str]:
-    """Returns the mvcfs mount that holds a path, and the path relative to its mount point ("" for itself).
+def find_mount(path: str | Path, mountinfo: Path = MOUNTINFO) -> Mount | None:
+    """Returns the mvcfs mount that an absolute path is in by its words alone: no symlink is followed, nothing touched.
 
-    Symlinks that lead to the mount are followed; those inside it aren't touched.
-
-    Raises:
-        NotFound: The path is in no mvcfs mount.
+    Of mounts inside mounts the innermost, of mounts on one directory the last.
     """
     absolute = os.path.abspath(os.fspath(path))
-    mounts = list_mounts(mountinfo)
-    found = _longest_prefix(absolute, mounts)
-    if found is None:
-        found = _longest_prefix(_resolve_up_to_mounts(absolute, mounts), mounts)
-    if found is None:
-        raise NotFound(f"{path} is in no mvcfs mount; name a store with --store, or mount one: mvcfs mount STORE DIR")
-    return found
-
-
-def _longest_prefix(absolute: str, mounts: list[MvcfsMount]) -> tuple[MvcfsMount, str] | None:
-    best: tuple[MvcfsMount, str] | None = None
-    for mount in mounts:
-        root = mount.mountpoint.rstrip("/")
-        if absolute != mount.mountpoint and not absolute.startswith(root + "/"):
-            continue
-        if best is None or len(mount.mountpoint) >= len(best[0].mountpoint):
-            best = (mount, absolute[len(root) :].strip("/"))
+    best: Mount | None = None
+    for mount in list_mounts(mountinfo):
+        inside = absolute == mount.mountpoint or absolute.startswith(mount.mountpoint.rstrip("/") + "/")
+        if inside and (best is None or len(mount.mountpoint) >= len(best.mountpoint)):
+            best = mount
     return best
-
-
-def _resolve_up_to_mounts(absolute: str, mounts: list[MvcfsMount]) -> str:
-    """Follows symlinks from the root on and stops at the first directory that is an mvcfs mount."""
-    places = {mount.mountpoint for mount in mounts}
-    parts = [part for part in absolute.split("/") if part]
-    reached = "/"
-    for index, part in enumerate(parts):
-        step = os.path.join(reached, part)
-        reached = step if step in places else os.path.realpath(step)
-        if reached in places or _longest_prefix(reached, mounts) is not None:
-            return os.path.join(reached, *parts[index + 1 :])
-    return reached
 
 
 def state_of(mountpoint: str, timeout_s: float = 5.0) -> MountState:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mvcfs.errors import Busy, MvcfsError, NotADirectory, NotEmpty, NotFound, NotPermitted
-from mvcfs.fuse.mounts import MountState, MvcfsMount, detach, mount_at, real_mountpoint, state_of
+from mvcfs.fuse.mounts import Mount, MountState, detach, mount_at, real_mountpoint, state_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ def check_mountpoint(path: str | Path, *, uid: int) -> str:
     return real
 
 
-def _clean_up(mount: MvcfsMount, uid: int) -> None:
+def _clean_up(mount: Mount, uid: int) -> None:
     state = state_of(mount.mountpoint)
     if state is MountState.ALIVE:
         raise Busy(f"{mount.source} is mounted on {mount.mountpoint} already; `mvcfs umount` takes it off")
