@@ -1,0 +1,394 @@
+"""Branches, tags and aliases: their names, their state, and what ref changes of the log do to it.
+
+`RefTable` is the one place where ref changes take effect, for records as they are read and for checkpoints. The `plan_…`
+functions say which changes a wish comes to, given the refs as they are; whoever publishes plans anew after a lost race,
+so a name that another host took in between is refused.
+
+Invariants: visible branches have distinct names, of which none is a directory of another (Git forbids it, and so does
+a mount that shows a slash as a level); a branch's version never falls, and stays exactly while its tip stays.
+Pure, no I/O; `RefTable` belongs to whoever made it, everything else is immutable.
+"""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import TypeVar
+
+from mvcfs.errors import AlreadyExists, CorruptData, InvalidName, NotFound, ReadOnly
+from mvcfs.types import StoredFile
+from mvcfs.versions.records import AliasChange, BranchDrop, BranchHide, BranchMove, RefChange, TagChange
+
+V = TypeVar("V")
+
+MAX_NAME_BYTES = 200
+_FORBIDDEN = frozenset("\\:@~^?*[")
+
+
+@dataclass(frozen=True, slots=True)
+class BranchState:
+    """A branch as of some record.
+
+    Attributes:
+        id: 32 hex digits, for good: a rename keeps it.
+        name: Its name.
+        tip: The commit of its newest version; None: it has none yet.
+        version: That version's number; 0 without a tip.
+        deleted: Hidden, its versions are kept.
+        protected: Refuses commits, deletion and renaming.
+    """
+
+    id: str
+    name: str
+    tip: str | None
+    version: int
+    deleted: bool = False
+    protected: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AliasState:
+    """Where an alias points, and who moved it there why."""
+
+    target: str
+    who: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Refs:
+    """All refs and live files of a model as of one record.
+
+    Attributes:
+        number: The record.
+        branches: Visible branches by name, sorted.
+        deleted: Hidden branches, the last deleted one last.
+        tags: Commit or tag object by tag name, sorted.
+        aliases: Commit by alias name, sorted.
+        alias_notes: Who moved each alias why.
+        git: Live Git packs.
+        manifests: Live manifests.
+        packs: Live packs.
+    """
+
+    number: int
+    branches: Mapping[str, BranchState]
+    deleted: tuple[BranchState, ...]
+    tags: Mapping[str, str]
+    aliases: Mapping[str, str]
+    alias_notes: Mapping[str, AliasState]
+    git: tuple[StoredFile, ...]
+    manifests: tuple[StoredFile, ...]
+    packs: tuple[StoredFile, ...]
+
+    def branch(self, name: str) -> BranchState:
+        """The visible branch of this name.
+
+        Raises:
+            NotFound: There is none; the message says which there are.
+        """
+        found = self.branches.get(name)
+        if found is None:
+            raise NotFound(f"no branch {name!r}; {_list('there is', 'there are', self.branches)}")
+        return found
+
+    def branch_by_id(self, branch_id: str) -> BranchState | None:
+        """The branch with this id, visible or deleted."""
+        every = (*self.branches.values(), *self.deleted)
+        return next((branch for branch in every if branch.id == branch_id), None)
+
+    def tips(self) -> list[str]:
+        """Every commit and tag object that a ref holds, deleted branches included."""
+        branches = [branch.tip for branch in (*self.branches.values(), *self.deleted) if branch.tip is not None]
+        return list(dict.fromkeys([*branches, *self.tags.values(), *self.aliases.values()]))
+
+
+def new_id() -> str:
+    """A random name: of a branch, a model, a store file."""
+    return secrets.token_hex(16)
+
+
+def _list(one: str, many: str, names: Iterable[str]) -> str:
+    shown = sorted(names)
+    if not shown:
+        return f"{one} none"
+    more = f" and {len(shown) - 20} more" if len(shown) > 20 else ""
+    return f"{one if len(shown) == 1 else many} {', '.join(shown[:20])}{more}"
+
+
+def _segment_fault(segment: str) -> str | None:
+    """What is wrong with one level of a name."""
+    if not segment:
+        return "a level of it is empty"
+    if segment.startswith("."):
+        return "it starts with a dot"
+    if segment.endswith(".lock"):
+        return "it ends in .lock"
+    bad = next((c for c in segment if c in _FORBIDDEN or unicodedata.category(c) == "Cc"), None)
+    return None if bad is None else f"it holds {bad!r}"
+
+
+def _name_fault(name: str) -> str | None:
+    try:
+        length = len(name.encode("utf-8"))
+    except UnicodeEncodeError:
+        return "it is no UTF-8"
+    if not 1 <= length <= MAX_NAME_BYTES:
+        return f"it has {length} bytes, 1 to {MAX_NAME_BYTES} are possible"
+    return next((fault for segment in name.split("/") if (fault := _segment_fault(segment))), None)
+
+
+def check_model_name(name: str) -> str:
+    """Gives back the name if a model can have it.
+
+    Raises:
+        InvalidName: It can't; the message says why.
+    """
+    fault = "it holds '/'" if "/" in name else _name_fault(name)
+    if fault is not None:
+        raise InvalidName(f"no model can be called {name!r}: {fault}")
+    return name
+
+
+def check_ref_name(name: str, what: str = "branch") -> str:
+    """Gives back the name if a branch, tag or alias (`what`) can have it: Git's rules, and a mount's.
+
+    Raises:
+        InvalidName: It can't; the message says why.
+    """
+    fault = _name_fault(name)
+    if fault is None:
+        if " " in name:
+            fault = "it holds a space"
+        elif ".." in name:
+            fault = "it holds '..'"
+        elif any(segment.endswith(".") for segment in name.split("/")):
+            fault = "it ends in a dot"
+        elif name.startswith("-"):
+            fault = "it starts with a dash"
+        elif name == "HEAD":
+            fault = "Git keeps this name for itself"
+    if fault is not None:
+        raise InvalidName(f"no {what} can be called {name!r}: {fault}")
+    return name
+
+
+def collision(name: str, taken: Iterable[str]) -> str | None:
+    """The taken name that keeps `name` from being used: itself, or one that is a directory of the other."""
+    return next(
+        (other for other in taken if other == name or other.startswith(name + "/") or name.startswith(other + "/")),
+        None,
+    )
+
+
+class RefTable:
+    """Refs on which changes are applied one after another."""
+
+    def __init__(self) -> None:
+        self._visible: dict[str, BranchState] = {}
+        self._hidden: dict[str, BranchState] = {}
+        self._tags: dict[str, str] = {}
+        self._aliases: dict[str, AliasState] = {}
+
+    @classmethod
+    def of(cls, refs: Refs) -> RefTable:
+        """A table with these refs."""
+        table = cls()
+        table._visible = {branch.id: branch for branch in refs.branches.values()}
+        table._hidden = {branch.id: branch for branch in refs.deleted}
+        table._tags = dict(refs.tags)
+        table._aliases = dict(refs.alias_notes)
+        return table
+
+    @classmethod
+    def load(
+        cls, branches: Iterable[BranchState], tags: Iterable[TagChange], aliases: Iterable[AliasChange], where: str
+    ) -> RefTable:
+        """A table with what a checkpoint lists.
+
+        Raises:
+            CorruptData: Two branches collide, or a name can't be one.
+        """
+        table = cls()
+        for branch in branches:
+            if (branch.tip is None) != (branch.version == 0) or _name_fault(branch.name) is not None:
+                raise CorruptData(f"{where}: branch {branch.name!r} is no valid branch")
+            (table._hidden if branch.deleted else table._visible)[branch.id] = branch
+        names = sorted(branch.name + "/" for branch in table._visible.values())
+        for name, following in itertools.pairwise(names):
+            if following.startswith(name):
+                raise CorruptData(f"{where}: branches {name[:-1]!r} and {following[:-1]!r} collide")
+        changes: list[RefChange] = [*tags, *aliases]
+        for change in changes:
+            table.apply(change, where)
+        return table
+
+    def apply(self, change: RefChange, where: str) -> None:
+        """Takes in one change of a record that `where` names.
+
+        Raises:
+            CorruptData: The change doesn't fit what was before.
+        """
+        try:
+            match change:
+                case BranchMove():
+                    self._move(change, where)
+                case BranchHide():
+                    branch = self._visible.pop(change.branch, None)
+                    if branch is None:
+                        raise CorruptData(f"{where}: deletes branch {change.branch}, which isn't there")
+                    self._hidden[branch.id] = replace(branch, deleted=True)
+                case BranchDrop():
+                    if self._hidden.pop(change.branch, None) is None:
+                        raise CorruptData(f"{where}: drops branch {change.branch}, which is no deleted one")
+                case TagChange():
+                    check_ref_name(change.tag, "tag")
+                    _set(self._tags, change.tag, change.target)
+                case AliasChange():
+                    check_ref_name(change.alias, "alias")
+                    target = change.target
+                    state = None if target is None else AliasState(target, change.who, change.why)
+                    _set(self._aliases, change.alias, state)
+        except InvalidName as error:
+            raise CorruptData(f"{where}: {error}") from error
+
+    def _move(self, change: BranchMove, where: str) -> None:
+        check_ref_name(change.name)
+        old = self._visible.get(change.branch) or self._hidden.get(change.branch)
+        if (change.tip is None) != (change.version == 0):
+            raise CorruptData(f"{where}: branch {change.name!r} has version {change.version} and tip {change.tip}")
+        if old is not None:
+            stays = old.tip == change.tip
+            if stays != (old.version == change.version) or change.version < old.version:
+                raise CorruptData(
+                    f"{where}: branch {change.name!r} goes from version {old.version} ({old.tip}) "
+                    f"to {change.version} ({change.tip})"
+                )
+        others = [branch.name for branch in self._visible.values() if branch.id != change.branch]
+        if (other := collision(change.name, others)) is not None:
+            raise CorruptData(f"{where}: branch {change.name!r} collides with branch {other!r}")
+        protected = change.protected
+        if protected is None:
+            protected = old is not None and old.protected
+        self._hidden.pop(change.branch, None)
+        state = BranchState(change.branch, change.name, change.tip, change.version, False, protected)
+        self._visible[change.branch] = state
+
+    def refs(
+        self,
+        number: int,
+        git: tuple[StoredFile, ...],
+        manifests: tuple[StoredFile, ...],
+        packs: tuple[StoredFile, ...],
+    ) -> Refs:
+        """The refs as they are now, with the live files given."""
+        aliases = dict(sorted(self._aliases.items()))
+        return Refs(
+            number,
+            MappingProxyType({b.name: b for b in sorted(self._visible.values(), key=lambda b: b.name)}),
+            tuple(self._hidden.values()),
+            MappingProxyType(dict(sorted(self._tags.items()))),
+            MappingProxyType({name: alias.target for name, alias in aliases.items()}),
+            MappingProxyType(aliases),
+            git,
+            manifests,
+            packs,
+        )
+
+
+def _set(names: dict[str, V], name: str, value: V | None) -> None:
+    if value is None:
+        names.pop(name, None)
+    else:
+        names[name] = value
+
+
+def _check_free(refs: Refs, name: str, what: str, *, but: str | None = None) -> None:
+    """A new name must collide with none of its kind, and be no name of another kind: a mount shows them side by side.
+
+    Raises:
+        InvalidName, AlreadyExists: It can't be used.
+    """
+    check_ref_name(name, what)
+    kinds: tuple[tuple[str, Mapping[str, object]], ...] = (
+        ("branch", refs.branches),
+        ("tag", refs.tags),
+        ("alias", refs.aliases),
+    )
+    for kind, names in kinds:
+        taken = [other for other in names if other != but]
+        other = collision(name, taken) if kind == what else (name if name in taken else None)
+        if other == name:
+            raise AlreadyExists(f"there is already a{'n' if kind == 'alias' else ''} {kind} {name!r}")
+        if other is not None:
+            raise AlreadyExists(f"{name!r} and {other!r} can't both be a {kind}: one is a directory of the other")
+
+
+def _changeable(branch: BranchState) -> BranchState:
+    if branch.protected:
+        raise ReadOnly(f"branch {branch.name!r} is protected")
+    return branch
+
+
+def plan_create_branch(refs: Refs, branch_id: str, name: str, commit: str | None) -> BranchMove:
+    """Makes a branch, at a commit or empty. InvalidName, AlreadyExists."""
+    _check_free(refs, name, "branch")
+    return BranchMove(branch_id, name, commit, 0 if commit is None else 1)
+
+
+def plan_delete_branch(refs: Refs, name: str) -> BranchHide:
+    """Hides a branch. NotFound, ReadOnly for a protected one."""
+    return BranchHide(_changeable(refs.branch(name)).id)
+
+
+def plan_rename_branch(refs: Refs, old: str, new: str) -> BranchMove:
+    """Gives a branch another name. NotFound, InvalidName, AlreadyExists, ReadOnly."""
+    branch = _changeable(refs.branch(old))
+    _check_free(refs, new, "branch", but=old)
+    return BranchMove(branch.id, new, branch.tip, branch.version)
+
+
+def plan_show_branch(refs: Refs, name: str) -> BranchState:
+    """The deleted branch that comes back under this name: the last deleted one. NotFound, AlreadyExists."""
+    found = next((branch for branch in reversed(refs.deleted) if branch.name == name), None)
+    if found is None:
+        if name in refs.branches:
+            raise AlreadyExists(f"branch {name!r} isn't deleted")
+        names = {branch.name for branch in refs.deleted}
+        raise NotFound(f"no deleted branch {name!r}; {_list('deleted is', 'deleted are', names)}")
+    _check_free(refs, name, "branch")
+    return found
+
+
+def plan_create_tag(refs: Refs, name: str, target: str) -> TagChange:
+    """Makes a tag. InvalidName, AlreadyExists."""
+    _check_free(refs, name, "tag")
+    if name.isdigit():
+        raise InvalidName(f"no tag can be called {name!r}: it reads as a version number")
+    return TagChange(name, target)
+
+
+def plan_delete_tag(refs: Refs, name: str) -> TagChange:
+    """Removes a tag. NotFound."""
+    if name not in refs.tags:
+        raise NotFound(f"no tag {name!r}; {_list('there is', 'there are', refs.tags)}")
+    return TagChange(name, None)
+
+
+def plan_set_alias(refs: Refs, name: str, target: str, who: str, why: str) -> AliasChange:
+    """Makes or moves an alias. InvalidName, AlreadyExists for a name that a branch or tag has."""
+    _check_free(refs, name, "alias", but=name if name in refs.aliases else None)
+    if name.isdigit():
+        raise InvalidName(f"no alias can be called {name!r}: it reads as a version number")
+    return AliasChange(name, target, who, why)
+
+
+def plan_delete_alias(refs: Refs, name: str, who: str) -> AliasChange:
+    """Removes an alias. NotFound."""
+    if name not in refs.aliases:
+        raise NotFound(f"no alias {name!r}; {_list('there is', 'there are', refs.aliases)}")
+    return AliasChange(name, None, who)
