@@ -296,10 +296,7 @@ class Session:
 
     async def _drain(self) -> DrainReport:
         self._phase = "draining"
-        report = await self._drained_unless_hurried()
-        if report is None:
-            with trio.CancelScope(shield=True):
-                report = await self._drained(0.0)
+        report = await self._drained_unless_hurried() or await self._counted()
         if report.complete:
             _log.info("Everything is in the store")
         else:
@@ -316,6 +313,12 @@ class Session:
         with self._draining:
             return await self._drained(self._drain_timeout_s)
         return None
+
+    async def _counted(self) -> DrainReport:
+        report = DrainReport(reason="not counted")
+        with trio.CancelScope(shield=True):
+            report = await self._drained(0.0)
+        return report
 
     async def _drained(self, timeout_s: float) -> DrainReport:
         try:
