@@ -1,0 +1,58 @@
+"""`mvcfs fsck`: checks a store, changing nothing."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from mvcfs.cli import exits
+from mvcfs.cli.dispatch import call
+from mvcfs.cli.options import CommonOptions, OutputOptions, StoreOptions
+from mvcfs.cli.output import Progress, print_error, print_json, print_line
+from mvcfs.cli.place import store_place
+
+HELP = """Check a store and change nothing.
+
+Every model's log is unbroken, every file that it names is there with its size, Git objects and
+manifests are complete. With --data every chunk is read and compared with its checksum.
+
+\b
+Examples:
+  mvcfs fsck hdfs://namenode:8020/models
+  mvcfs fsck --data --json ./store
+"""
+
+
+def fsck(
+    store: Annotated[
+        str, typer.Argument(metavar="STORE", help="The store's address, or a directory it is mounted on.")
+    ],
+    output: OutputOptions,
+    stores: StoreOptions,
+    common: CommonOptions,
+    data: Annotated[bool, typer.Option("--data", help="Read and check all data, too.")] = False,
+) -> None:
+    """Checks `store` and prints what is wrong with it."""
+    with Progress("fsck", quiet=output.json) as progress:
+        result = call(store_place(store), "fsck", {"data": data}, stores, on_progress=progress.update)
+    problems: list[Any] = list(result.get("problems") or ())
+    if output.json:
+        print_json(result)
+    else:
+        counts = ", ".join(f"{value} {key.replace('_', ' ')}" for key, value in (result.get("counts") or {}).items())
+        print_line(f"checked {counts}" if counts else "checked")
+        for problem in problems:
+            print_line(_describe(problem), style="red")
+        print_line("no problems" if not problems else "")
+    if problems:
+        print_error(f"{len(problems)} problem{'s' if len(problems) != 1 else ''} in {store}")
+        raise typer.Exit(exits.DAMAGED)
+
+
+def _describe(problem: Any) -> str:
+    if not isinstance(problem, dict):
+        return str(problem)
+    where = ": ".join(str(problem[key]) for key in ("model", "path", "name") if problem.get(key))
+    what = str(problem.get("problem") or problem.get("message") or problem.get("kind") or problem)
+    return f"{where}: {what}" if where else what

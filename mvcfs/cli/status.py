@@ -1,0 +1,102 @@
+"""`mvcfs status`: what mounts do, what isn't in the store yet, what went wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from mvcfs.cli.dispatch import call
+from mvcfs.cli.options import CommonOptions, OutputOptions, StoreOptions, TargetOptions
+from mvcfs.cli.output import print_error, print_json, print_line, print_table
+from mvcfs.cli.place import Place, every_mount, locate
+from mvcfs.cli.units import format_duration, format_size
+from mvcfs.errors import MvcfsError
+
+HELP = """Show mounts, their models and branches, and what is not in the store yet.
+
+\b
+Examples:
+  mvcfs status
+  mvcfs status /models
+  mvcfs status --json /models/llama/main
+"""
+
+
+def status(
+    target: TargetOptions,
+    output: OutputOptions,
+    stores: StoreOptions,
+    common: CommonOptions,
+    path: Annotated[
+        str | None, typer.Argument(metavar="PATH", help="A mount, a model or a branch; all mounts without it.")
+    ] = None,
+) -> None:
+    """Prints the state of the mount that `path` is in, or of all mounts of this host."""
+    if path is None and target.store is None:
+        _status_of_all(output, stores)
+        return
+    place = locate(path or "", target.store)
+    result = _ask(place, stores)
+    if output.json:
+        print_json(result)
+    else:
+        _show(result)
+
+
+def _ask(place: Place, stores: StoreOptions) -> dict[str, Any]:
+    return call(place, "status", {"target": place.target()} if place.path else {}, stores)
+
+
+def _status_of_all(output: OutputOptions, stores: StoreOptions) -> None:
+    results: list[dict[str, Any]] = []
+    for place in every_mount():
+        try:
+            results.append(_ask(place, stores))
+        except MvcfsError as error:
+            results.append({"mountpoint": place.shown, "state": "unreachable", "error": str(error)})
+    if output.json:
+        print_json({"mounts": results})
+        return
+    if not results:
+        print_line("no mvcfs mounts on this host")
+    for index, result in enumerate(results):
+        if index:
+            print_line("")
+        if "error" in result:
+            print_error(f"{result['mountpoint']}: {result['error']}")
+        else:
+            _show(result)
+
+
+def _show(result: Mapping[str, Any]) -> None:
+    where = result.get("mountpoint")
+    head = f"{result.get('store')} on {where}" if where else str(result.get("store"))
+    print_line(f"{head}: {result.get('state') or 'ok'}", style="bold")
+    staging = result.get("staging") or {}
+    if staging.get("used_bytes"):
+        print_line(
+            f"not in the store yet: {format_size(staging['used_bytes'])} of {format_size(staging['limit_bytes'])}"
+        )
+    models = result.get("models") or ()
+    if not models:
+        return
+    print_table(("branch", "version", "changed", "open", "ignored", "oldest change", ""), [_row(m) for m in models])
+
+
+def _row(model: Mapping[str, Any]) -> tuple[str, ...]:
+    changed = model.get("changed_files") or 0
+    oldest = model.get("oldest_unpublished_s")
+    notes = [f"conflict: {name}" for name in model.get("conflicts") or ()]
+    if model.get("last_error"):
+        notes.append(f"error: {model['last_error']}")
+    return (
+        f"{model['model']}/{model['branch']}",
+        str(model.get("version") or 0),
+        f"{changed} ({format_size(model.get('changed_bytes') or 0)})" if changed else "0",
+        str(model.get("open_files") or 0),
+        str(model.get("ignored_files") or 0),
+        format_duration(oldest) if oldest else "",
+        "; ".join(notes),
+    )

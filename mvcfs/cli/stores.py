@@ -1,0 +1,100 @@
+"""Builds what the layers below take from the options: access to the store, the engine and its configuration.
+
+The modules of those layers are loaded where they are used: a command that only asks a daemon does without them.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import trio
+
+from mvcfs.cli.localstate import default_cache_dir, hadoop_conf_dir, prepare_cache_dir
+from mvcfs.cli.options import EngineOptions, StoreOptions
+from mvcfs.config import EngineConfig, VersionRules
+
+if TYPE_CHECKING:
+    from mvcfs.storage.protocol import Storage
+    from mvcfs.vfs.engine import Engine
+
+
+def user_name() -> str:
+    """The name of who runs this, by number where it has none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.geteuid())
+
+
+def absolute_url(store: str) -> str:
+    """A store's address that means the same in every directory: plain paths become absolute."""
+    return store if "://" in store else os.path.abspath(store)
+
+
+def cache_dir(stores: StoreOptions) -> Path:
+    """The folder of this host's local state, made where it isn't."""
+    return prepare_cache_dir(stores.cache_dir or default_cache_dir())
+
+
+async def open_store(url: str, stores: StoreOptions) -> Storage:
+    """Opens a store's files, with the deadlines that the options say."""
+    from mvcfs.storage.address import open_storage
+    from mvcfs.storage.config import StorageConfig
+
+    hadoop = hadoop_conf_dir(stores)
+    config = StorageConfig(metadata_deadline_s=stores.metadata_timeout, data_deadline_s=stores.data_timeout)
+    return await open_storage(url, config=config, hadoop_conf_dir=str(hadoop) if hadoop else None)
+
+
+def engine_config(folder: Path, engine: EngineOptions) -> EngineConfig:
+    """Gathers what the engine needs to know.
+
+    Args:
+        folder: Local state.
+        engine: The options.
+    """
+    return EngineConfig(
+        cache_dir=folder,
+        host=socket.gethostname(),
+        user=user_name(),
+        memory_bytes=engine.memory,
+        block_cache_bytes=engine.block_cache,
+        staging_bytes=engine.staging,
+        staging_min_free_bytes=engine.staging_min_free,
+        rules=VersionRules(
+            settle_s=engine.settle, max_settle_s=engine.max_settle, live_interval_s=engine.live_interval
+        ),
+        xattr=engine.xattr,
+        show_history=engine.show_history,
+        refresh_s=engine.refresh,
+        read_only=engine.read_only,
+        entry_timeout_s=engine.entry_timeout,
+    )
+
+
+@asynccontextmanager
+async def direct_engine(url: str, stores: StoreOptions, folder: Path) -> AsyncIterator[Engine]:
+    """An engine without a working tree, for one command.
+
+    Args:
+        url: The store.
+        stores: How it is reached.
+        folder: Local state, nobody else's.
+    """
+    from mvcfs.vfs.engine import Engine
+
+    config = EngineConfig(folder, socket.gethostname(), user_name(), block_cache_bytes=0)
+    async with trio.open_nursery() as nursery:
+        engine = await Engine.open(await open_store(url, stores), config, nursery)
+        try:
+            yield engine
+        finally:
+            with trio.CancelScope(shield=True):
+                await engine.aclose()
+            nursery.cancel_scope.cancel()
