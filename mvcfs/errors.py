@@ -15,6 +15,10 @@ class NotFound(MvcfsError):
     """Something that was named isn't there."""
 
 
+class NoAttribute(NotFound):
+    """A file has no extended attribute of that name (ENODATA)."""
+
+
 class AlreadyExists(MvcfsError):
     """A name that must be new is taken."""
 
@@ -33,6 +37,10 @@ class InvalidName(MvcfsError):
 
 class LimitExceeded(MvcfsError):
     """A bound was reached: staging, quota, size of a name."""
+
+
+class NameTooLong(LimitExceeded):
+    """A name of a file is longer than a directory entry can be (ENAMETOOLONG)."""
 
 
 class NotPermitted(MvcfsError):

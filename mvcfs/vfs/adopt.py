@@ -1,0 +1,256 @@
+"""Moving a working tree to another commit: after its own publish, or when another host published.
+
+What a plan put into the published version becomes clean, unless it was overtaken by a write since; clean nodes follow the
+new tree (an inode whose content changed elsewhere is replaced by a new one, so open handles keep what they opened); what is
+changed here stays. All trees that are needed are read first; then everything moves in one step without waiting, and in
+one overlay transaction, so that a hard kill finds the tree at the old commit or at the new one.
+
+Threading: trio thread only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mvcfs.content.staging import FrozenFile
+from mvcfs.types import Content, TreeEntry
+from mvcfs.vfs.freeze import Plan, PlannedDir, PlannedFile
+from mvcfs.vfs.node import Node
+from mvcfs.vfs.overlay import BranchRow
+from mvcfs.vfs.worktree import WorkingTree
+
+_Entries = dict[bytes, TreeEntry]
+
+
+@dataclass(frozen=True, slots=True)
+class Invalidation:
+    """A name whose inode is another one now, for the kernel's caches."""
+
+    parent: int
+    name: bytes
+
+
+async def adopt(
+    tree: WorkingTree, commit: str | None, root_tree: str | None, plan: Plan | None, *, give_up: bool = False
+) -> list[Invalidation]:
+    """Moves a working tree to a commit.
+
+    Args:
+        tree: The working tree.
+        commit: The commit to stand on.
+        root_tree: Its tree.
+        plan: What of this working tree is in the commit; its frozen data is settled.
+        give_up: The plan is stored elsewhere (on a conflict branch): what it holds is given up here for what the commit has.
+
+    Returns:
+        The names that stand for other inodes now.
+    """
+    trees: dict[str, _Entries] = {}
+    while True:
+        await _load_bases(tree)
+        mover = _Mover(tree, trees, give_up=give_up)
+        missing = mover.missing(root_tree, plan)
+        if not missing:
+            return mover.move(commit, root_tree, plan)
+        for oid in missing:
+            trees[oid] = await tree.model.entries(oid)
+
+
+async def _load_bases(tree: WorkingTree) -> None:
+    """Loads the base of every changed directory, so that one that stands in its place can be told."""
+    for node in list(tree.changed_nodes()):
+        if node.is_directory:
+            await tree.load(node)
+
+
+class _Mover:
+    def __init__(self, tree: WorkingTree, trees: dict[str, _Entries], *, give_up: bool) -> None:
+        self._tree = tree
+        self._give_up = give_up
+        self._placed: set[int] = set()
+        self._trees = trees
+        self._invalid: list[Invalidation] = []
+        self._drop: list[int] = []
+
+    # -- what has to be read -----------------------------------------------------------------------------------------
+
+    def missing(self, root_tree: str | None, plan: Plan | None) -> list[str]:
+        """Trees that are needed and not read yet."""
+        wanted: list[str] = []
+        if plan is not None:
+            self._missing_planned(plan.root, root_tree, wanted)
+        self._missing_placed(self._tree.root, root_tree, wanted)
+        return list(dict.fromkeys(wanted))
+
+    def _entries(self, oid: str | None) -> _Entries | None:
+        return {} if oid is None else self._trees.get(oid)
+
+    def _missing_planned(self, planned: PlannedDir, oid: str | None, wanted: list[str]) -> None:
+        entries = self._entries(oid)
+        if entries is None:
+            assert oid is not None
+            wanted.append(oid)
+            return
+        for name, below in planned.entries.items():
+            if isinstance(below, PlannedDir):
+                entry = entries.get(name)
+                if entry is not None and entry.tree is not None:
+                    self._missing_planned(below, entry.tree, wanted)
+
+    def _missing_placed(self, node: Node, oid: str | None, wanted: list[str]) -> None:
+        if node.base is None and not node.loaded and not node.delta:
+            return
+        entries = self._entries(oid)
+        if entries is None:
+            assert oid is not None
+            wanted.append(oid)
+            return
+        for name, child in [*node.loaded.items(), *node.delta.items()]:
+            entry = entries.get(name)
+            if child is None or not child.is_directory or entry is None or entry.tree is None:
+                continue
+            if child.base_tree != entry.tree:
+                self._missing_placed(child, entry.tree, wanted)
+
+    # -- the step -----------------------------------------------------------------------------------------------------
+
+    def move(self, commit: str | None, root_tree: str | None, plan: Plan | None) -> list[Invalidation]:
+        """Does it, without waiting."""
+        tree = self._tree
+        with tree.overlay.transaction():
+            self._placed = self._find_placed()
+            if plan is not None:
+                self._settle_dir(plan, plan.root, root_tree)
+            self._follow(tree.root, root_tree)
+            tree.base_commit = commit
+            if plan is not None and not tree.root.delta and tree.root.generation == plan.root.generation:
+                tree.root.changed = False
+            tree.overlay.drop_nodes(self._drop)
+            if tree.root.changed:
+                attempt = None if plan is not None else tree._attempt()
+                tree.overlay.put_branch(BranchRow(tree.branch_id, tree.model.id, commit, tree.root.ino, attempt))
+                tree.save(tree.root)
+            else:
+                tree.overlay.drop_branch(tree.branch_id)
+        return self._invalid
+
+    def _find_placed(self) -> set[int]:
+        """Inode numbers of changed directories that stand where their base stood."""
+        placed = {self._tree.root.ino}
+        for node in self._tree.changed_nodes():
+            if not node.is_directory or node.base is None:
+                continue
+            for name, child in node.delta.items():
+                entry = node.base.get(name)
+                if child is not None and child.is_directory and entry is not None and entry.tree == child.base_tree:
+                    placed.add(child.ino)
+        return placed
+
+    def _settle_dir(self, plan: Plan, planned: PlannedDir, oid: str | None) -> None:
+        node = planned.node
+        entries = self._entries(oid)
+        if entries is None:
+            return
+        for name, below in planned.entries.items():
+            entry = entries.get(name)
+            if below is None:
+                if name in node.delta and node.delta[name] is None and (entry is None or self._give_up):
+                    del node.delta[name]
+                    self._tree.overlay.drop_entry(node.ino, name)
+            elif isinstance(below, PlannedFile):
+                self._settle_file(plan, below)
+                self._make_clean(plan, node, name, below.node, below.generation, entry)
+            else:
+                self._settle_dir(plan, below, entry.tree if entry is not None else None)
+                if not below.node.delta:
+                    self._make_clean(plan, node, name, below.node, below.generation, entry)
+        self._follow(node, oid)
+
+    def _settle_file(self, plan: Plan, planned: PlannedFile) -> None:
+        """Puts the stored content under what was written since, once a file."""
+        node, frozen = planned.node, planned.frozen
+        content = planned.content
+        if content is None or (frozen is None and node.content == content):
+            return
+        if frozen is not None:
+            planned.frozen = None
+            self._settle_staged(node, frozen, content)
+        node.content = content
+        node.target = None
+        self._tree.save(node)
+
+    def _settle_staged(self, node: Node, frozen: FrozenFile, content: Content) -> None:
+        staged = node.staged
+        if staged is None:
+            return
+        if not staged.unchanged_since(frozen):
+            staged.settle(frozen, self._tree.model.source(content))
+            return
+        frozen.release()
+        staged.destroy()
+        node.staged = None
+
+    def _make_clean(
+        self, plan: Plan, directory: Node, name: bytes, child: Node, generation: int, entry: TreeEntry | None
+    ) -> None:
+        """Makes a settled child clean where nothing overtook it and all its names are in the version."""
+        if directory.delta.get(name) is not child or (entry is None and not self._give_up):
+            return
+        if child.changed:
+            if child.generation != generation or plan.names[child.ino] < len(child.parents) or child.staged is not None:
+                return
+            if entry is not None and not self._give_up and entry.tree is None and child.is_directory:
+                return
+            child.changed = False
+            child.arrived = False
+            self._drop.append(child.ino)
+        del directory.delta[name]
+        directory.loaded[name] = child
+        self._tree.overlay.drop_entry(directory.ino, name)
+        if child.link is not None:
+            self._tree.links[child.link] = child
+
+    def _follow(self, node: Node, oid: str | None) -> None:
+        """Moves a directory's clean names to what a tree says."""
+        entries = self._entries(oid)
+        if entries is None:
+            return
+        for name, child in list(node.loaded.items()):
+            self._follow_clean(node, name, child, entries.get(name))
+        for name, changed in node.delta.items():
+            entry = entries.get(name)
+            if changed is None or entry is None or entry.tree is None or changed.ino not in self._placed:
+                continue
+            if changed.base_tree != entry.tree:
+                self._follow(changed, entry.tree)
+        if node.base_tree != oid or node.base is not entries:
+            node.base_tree, node.base = oid, entries
+            self._tree.save(node)
+
+    def _follow_clean(self, node: Node, name: bytes, child: Node, entry: TreeEntry | None) -> None:
+        if entry is not None and child.is_directory and entry.tree is not None:
+            child.apply_attributes(entry.attributes)
+            if child.base_tree != entry.tree:
+                if child.base is not None or child.loaded:
+                    self._follow(child, entry.tree)
+                else:
+                    child.base_tree = entry.tree
+            return
+        if entry is not None and child.matches(entry):
+            return
+        if (
+            entry is not None
+            and child.content == entry.content
+            and child.link is None
+            and entry.attributes.link is None
+        ):
+            child.apply_attributes(entry.attributes)
+            self._invalid.append(Invalidation(node.ino, name))
+            return
+        del node.loaded[name]
+        child.parents = [place for place in child.parents if place != (node, name)]
+        if not child.parents:
+            child.nlink = 0
+            if child.link is not None and self._tree.links.get(child.link) is child:
+                del self._tree.links[child.link]
+        self._invalid.append(Invalidation(node.ino, name))

@@ -1,0 +1,263 @@
+"""Making a version of a working tree: freeze, upload, build the tree, publish, settle.
+
+One commit of a branch at a time. What fails leaves the working tree as it was: the plan's frozen layers are released and
+the changes are in the next attempt. A publish whose outcome is not known is written to the overlay before it is tried,
+so that a restart looks for it first.
+
+Threading: trio thread; hashing, uploading and Git run in threads inside `content` and `versions`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+
+import trio
+
+from mvcfs.content.config import ContentConfig
+from mvcfs.content.upload import Upload
+from mvcfs.types import Author, DirChange, FileChange
+from mvcfs.versions.pointer import is_pointer
+from mvcfs.versions.publish import Attempt, CommitRequest, Published
+from mvcfs.vfs.adopt import Invalidation, adopt
+from mvcfs.vfs.freeze import Plan, PlannedDir, PlannedFile, freeze
+from mvcfs.vfs.messages import Writer, author_of, describe_changes, trailers, with_trailers
+from mvcfs.vfs.node import Node
+from mvcfs.vfs.worktree import WorkingTree
+
+log = logging.getLogger(__name__)
+
+# Large files hashed at once: two keep the hashing threads and the store busy, more only cost memory.
+_CONCURRENT_FILES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class CommitOutcome:
+    """What became of a commit.
+
+    Attributes:
+        commit: The commit that the branch shows now, None if it never had one.
+        version: Its version number, 0 for none.
+        branch: The branch that holds what was committed: the conflict branch after a conflict.
+        unchanged: Nothing differed, so there is no new version.
+        conflict: The changes went to a conflict branch.
+        left_out: Changed files that the version left out.
+        ignored: Ignored files met.
+    """
+
+    commit: str | None
+    version: int
+    branch: str
+    unchanged: bool = False
+    conflict: bool = False
+    left_out: int = 0
+    ignored: int = 0
+
+
+@dataclass(slots=True)
+class CommitProgress:
+    """What a running commit is doing, for status.
+
+    Attributes:
+        step: `idle`, `hashing`, `publishing`.
+        files_total: Files of the plan.
+        files_done: Files hashed and uploaded.
+        bytes_total: Bytes of the plan.
+        bytes_done: Bytes hashed.
+        upload: The running upload.
+    """
+
+    step: str = "idle"
+    files_total: int = 0
+    files_done: int = 0
+    bytes_total: int = 0
+    bytes_done: int = 0
+    upload: Upload | None = None
+
+
+@dataclass(slots=True)
+class Committer:
+    """Makes versions of one working tree."""
+
+    tree: WorkingTree
+    host: str
+    user_id: int
+    config: ContentConfig
+    on_invalid: Callable[[list[Invalidation]], None]
+    lock: trio.Lock = field(default_factory=trio.Lock)
+    progress: CommitProgress = field(default_factory=CommitProgress)
+
+    async def commit(
+        self,
+        *,
+        hold_back: Callable[[Node, bytes], bool],
+        message: str | None = None,
+        author: Author | None = None,
+        writer: Writer | None = None,
+    ) -> CommitOutcome:
+        """Makes one version of what `hold_back` lets through.
+
+        Args:
+            hold_back: Whether a changed file is left out.
+            message: The user's message; None lets the version say what changed.
+            author: Who; None stands for the last writer.
+            writer: The process that wrote last.
+
+        Returns:
+            What became of it. The version is durable in the store.
+
+        Raises:
+            StorageError: The store failed; nothing is lost, the changes are still in the overlay.
+            CorruptData: A base that the changes stand on can't be read.
+        """
+        async with self.lock:
+            # The names of the root say what the message calls new; they are read before the tree is frozen.
+            await self.tree.load(self.tree.root)
+            plan = freeze(self.tree, hold_back=hold_back)
+            try:
+                outcome = await self._commit(plan, message, author, writer)
+            finally:
+                self.progress = CommitProgress()
+                plan.release()
+        return outcome
+
+    async def _commit(
+        self, plan: Plan, message: str | None, author: Author | None, writer: Writer | None
+    ) -> CommitOutcome:
+        tree = self.tree
+        root = tree.root
+        if not root.changed:
+            return self._unchanged(plan)
+        known = {name: root.has_base(name) for name in plan.root.entries}
+        subject = message if message is not None else describe_changes(plan.root, known)
+        upload = tree.model.content.upload()
+        done = False
+        try:
+            self._start_progress(plan, upload)
+            await self._store_files(plan, upload)
+            manifests, packs = await upload.finish()
+            self.progress.step = "publishing"
+            oid = await tree.model.repository.build_tree(_to_change(plan.root))
+            uid = self.user_id if writer is None else writer.uid
+            request = CommitRequest(
+                branch=tree.branch_id,
+                base=plan.base_commit,
+                tree=oid,
+                author=author or author_of(uid, self.host),
+                message=with_trailers(subject, trailers(writer, self.host)),
+                manifests=manifests,
+                packs=packs,
+                conflict_branch=f"{tree.branch_name}-conflict-{self.host}",
+                on_attempt=self._note_attempt,
+            )
+            published = await tree.model.repository.publish_commit(request)
+            done = True
+        finally:
+            if not done:
+                with trio.CancelScope(shield=True):
+                    await upload.abort()
+        with trio.CancelScope(shield=True):
+            return await self._settle(plan, published)
+
+    def _unchanged(self, plan: Plan) -> CommitOutcome:
+        state = self.tree.model.repository.refs.branch_by_id(self.tree.branch_id)
+        version = 0 if state is None else state.version
+        return CommitOutcome(
+            self.tree.base_commit, version, self.tree.branch_name, True, False, plan.left_out, plan.ignored
+        )
+
+    def _start_progress(self, plan: Plan, upload: Upload) -> None:
+        files = {id(file): file for file in plan.root.files()}.values()
+        self.progress = CommitProgress(
+            "hashing", len(files), 0, sum(file.size_bytes for file in files if file.frozen is not None), 0, upload
+        )
+
+    async def _store_files(self, plan: Plan, upload: Upload) -> None:
+        """Gives every frozen file of the plan its stored content; small ones stay bytes for Git."""
+        waiting = iter({id(file): file for file in plan.root.files() if file.frozen is not None}.values())
+
+        async def work() -> None:
+            for file in waiting:
+                await self._store_file(file, upload)
+                self.progress.files_done += 1
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(_CONCURRENT_FILES):
+                nursery.start_soon(work)
+
+    async def _store_file(self, file: PlannedFile, upload: Upload) -> None:
+        frozen = file.frozen
+        assert frozen is not None
+        if frozen.size_bytes < self.config.small_file_bytes:
+            data = bytes(await frozen.read(0, frozen.size_bytes))
+            self.progress.bytes_done += len(data)
+            if not is_pointer(data):
+                file.data = data
+                return
+            file.content = await upload.add(frozen)
+            return
+
+        def count(done_bytes: int) -> None:
+            self.progress.bytes_done += done_bytes
+
+        file.content = await upload.add(frozen, count)
+
+    async def _note_attempt(self, attempt: Attempt | None) -> None:
+        # Durable before the rename: after power loss a restart must know which record to look for.
+        self.tree.overlay.set_attempt(self.tree.branch_id, None if attempt is None else json.dumps(asdict(attempt)))
+        if attempt is not None:
+            await self.tree.overlay.sync()
+
+    async def _settle(self, plan: Plan, published: Published) -> CommitOutcome:
+        tree = self.tree
+        repository = tree.model.repository
+        tree.model.content.set_live(repository.refs.manifests, repository.refs.packs)
+        if published.conflict:
+            log.error(
+                "%s/%s: another host changed the same files; what was written here is on the branch %s now",
+                tree.model.name, tree.branch_name, published.branch,
+            )  # fmt: skip
+            state = repository.refs.branch_by_id(tree.branch_id)
+            tip = None if state is None else state.tip
+            await self._learn_contents(plan, published.tree)
+            root_tree = None if tip is None else (await repository.commit_info(tip)).tree
+            invalid = await adopt(tree, tip, root_tree, plan, give_up=True)
+        else:
+            await self._learn_contents(plan, published.tree)
+            invalid = await adopt(tree, published.commit, published.tree, plan)
+        self.on_invalid(invalid)
+        return CommitOutcome(
+            published.commit, published.version, published.branch, published.unchanged, published.conflict,
+            plan.left_out, plan.ignored,
+        )  # fmt: skip
+
+    async def _learn_contents(self, plan: Plan, root_tree: str | None) -> None:
+        """Fills in the Git contents of small files from the tree that was made of the plan."""
+        stack: list[tuple[PlannedDir, str | None]] = [(plan.root, root_tree)]
+        while stack:
+            planned, oid = stack.pop()
+            if oid is None:
+                continue
+            entries = await self.tree.model.entries(oid)
+            for name, below in planned.entries.items():
+                entry = entries.get(name)
+                if entry is None:
+                    continue
+                if isinstance(below, PlannedDir):
+                    stack.append((below, entry.tree))
+                elif below is not None and below.content is None:
+                    below.content = entry.content
+
+
+def _to_change(planned: PlannedDir) -> DirChange:
+    changes: dict[bytes, FileChange | DirChange | None] = {}
+    for name, entry in planned.entries.items():
+        if entry is None:
+            changes[name] = None
+        elif isinstance(entry, PlannedDir):
+            changes[name] = _to_change(entry)
+        else:
+            changes[name] = FileChange(entry.attributes, entry.stored())
+    return DirChange(planned.attributes, planned.base_tree, changes)

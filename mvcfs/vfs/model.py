@@ -1,0 +1,209 @@
+"""An open model: its repository and content, and the working trees of the branches that were looked at.
+
+Invariants: one working tree a branch id, as long as the mount lives; it is made when the branch is first looked up (or had
+changes in the overlay at the mount), and costs nothing per file. Threading: trio thread.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import trio
+
+from mvcfs.config import EngineConfig
+from mvcfs.content.config import ContentConfig
+from mvcfs.content.staging import Staging
+from mvcfs.errors import MvcfsError, NotFound
+from mvcfs.versions.publish import Attempt
+from mvcfs.versions.refs import BranchState
+from mvcfs.vfs.adopt import Invalidation, adopt
+from mvcfs.vfs.committer import Committer
+from mvcfs.vfs.overlay import BranchRow, Overlay
+from mvcfs.vfs.replay import replay
+from mvcfs.vfs.settle import Settler
+from mvcfs.vfs.sources import ModelData
+from mvcfs.vfs.worktree import WorkingTree
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Branch:
+    """A branch that is looked at: its working tree and what makes versions of it."""
+
+    tree: WorkingTree
+    committer: Committer
+    settler: Settler
+    scope: trio.CancelScope
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What all models of a mount share.
+
+    Attributes:
+        config: The engine's configuration.
+        content: Sizes and bounds of content.
+        overlay: The overlay, None where nothing is mounted.
+        staging: The staging files, None where nothing is mounted.
+        nursery: Where background tasks of the mount run.
+        on_invalid: Told of names whose inode is another one.
+    """
+
+    config: EngineConfig
+    content: ContentConfig
+    overlay: Overlay | None
+    staging: Staging | None
+    nursery: trio.Nursery
+    on_invalid: Callable[[list[Invalidation]], None]
+
+
+class OpenModel:
+    """A model that somebody looked at."""
+
+    def __init__(self, data: ModelData, services: Services) -> None:
+        self.data = data
+        self.branches: dict[str, Branch] = {}
+        self._services = services
+        self._opening = trio.Lock()
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.data.name
+
+    async def branch(self, name: str) -> Branch:
+        """The working tree of a branch.
+
+        Raises:
+            NotFound: There is no such branch.
+        """
+        state = self.data.repository.refs.branches.get(name)
+        if state is None:
+            raise NotFound(f"the model {self.name} has no branch {name}")
+        found = self.branches.get(state.id)
+        if found is not None:
+            found.tree.branch_name = state.name
+            return found
+        async with self._opening:
+            if state.id in self.branches:
+                return self.branches[state.id]
+            branch = await self._open_branch(state)
+            self.branches[state.id] = branch
+            return branch
+
+    async def _open_branch(self, state: BranchState) -> Branch:
+        services = self._services
+        overlay, staging = services.overlay, services.staging
+        if overlay is None or staging is None:
+            raise NotFound("nothing is mounted here")
+        row = overlay.branch(state.id)
+        base = state.tip
+        if row is not None:
+            await self._resolve_attempt(overlay, row)
+            base = row.base_commit
+        root_tree = None if base is None else (await self.data.repository.commit_info(base)).tree
+        settler = Settler(services.config.rules)
+        tree = WorkingTree(
+            self.data, overlay, staging, settler, branch_id=state.id, branch_name=state.name,
+            base_commit=base, base_tree=root_tree, timeout_s=services.config.entry_timeout_s,
+        )  # fmt: skip
+        if root_tree is not None:
+            attributes = await self.data.repository.root_attributes(root_tree)
+            if attributes is not None:
+                tree.root.apply_attributes(attributes)
+        committer = Committer(tree, services.config.host, os.getuid(), services.content, services.on_invalid)
+        settler.attach(tree, committer)
+        if row is not None:
+            replay(tree, overlay, row.root)
+            settler.note_replayed()
+        scope = trio.CancelScope()
+        branch = Branch(tree, committer, settler, scope)
+        if not services.config.read_only:
+            services.nursery.start_soon(self._run_settler, branch)
+        return branch
+
+    async def _run_settler(self, branch: Branch) -> None:
+        with branch.scope:
+            while True:
+                try:
+                    await branch.settler.run()
+                except Exception:
+                    log.exception("making versions of %s/%s failed", self.name, branch.tree.branch_name)
+                    await trio.sleep(5)
+
+    async def _resolve_attempt(self, overlay: Overlay, row: BranchRow) -> None:
+        """Finds out whether a publish that was under way when the daemon died has happened."""
+        if row.attempt is None:
+            return
+        happened = await self.data.repository.resolve_attempt(Attempt(**json.loads(row.attempt)))
+        log.info("%s: a publish that was under way %s", self.name, "has happened" if happened else "is given up")
+        overlay.set_attempt(row.id, None)
+
+    async def refresh(self) -> bool:
+        """Reads what others published; working trees without changes follow their branches.
+
+        Returns:
+            Whether anything changed.
+        """
+        changed = await self.data.repository.refresh()
+        if changed:
+            refs = self.data.repository.refs
+            self.data.content.set_live(refs.manifests, refs.packs)
+        await self.follow()
+        return changed
+
+    async def follow(self) -> None:
+        """Moves working trees without changes to their branches' tips."""
+        for branch in list(self.branches.values()):
+            state = self.data.repository.refs.branch_by_id(branch.tree.branch_id)
+            if state is None or state.deleted:
+                branch.tree.deleted = not branch.tree.root.changed
+                continue
+            branch.tree.deleted = False
+            branch.tree.branch_name = state.name
+            if state.tip == branch.tree.base_commit or branch.tree.root.changed or branch.committer.lock.locked():
+                continue
+            await self._follow(branch, state)
+
+    async def _follow(self, branch: Branch, state: BranchState) -> None:
+        async with branch.committer.lock:
+            if branch.tree.root.changed:
+                return
+            root_tree = None if state.tip is None else (await self.data.repository.commit_info(state.tip)).tree
+            invalid = await adopt(branch.tree, state.tip, root_tree, None)
+        self._services.on_invalid(invalid)
+
+    async def forget_branch(self, branch_id: str) -> None:
+        """Ends a deleted branch: its task, its overlay."""
+        branch = self.branches.pop(branch_id, None)
+        if branch is None:
+            return
+        branch.scope.cancel()
+        branch.tree.deleted = True
+        for node in list(branch.tree.changed_nodes()):
+            if node.staged is not None and not node.handles:
+                node.staged.destroy()
+                node.staged = None
+            node.changed = False
+        if self._services.overlay is not None:
+            self._services.overlay.drop_branch(branch_id)
+
+    async def drain(self) -> None:
+        """One last version of every branch with changes, without waiting for quiet."""
+        for branch in list(self.branches.values()):
+            if branch.tree.root.changed and not branch.tree.deleted:
+                try:
+                    await branch.settler.commit_closed()
+                except MvcfsError as error:
+                    log.warning("%s/%s: %s", self.name, branch.tree.branch_name, error)
+
+    async def aclose(self) -> None:
+        """Ends the tasks of all branches and lets go of content."""
+        for branch in self.branches.values():
+            branch.scope.cancel()
+        await self.data.content.aclose()

@@ -1,0 +1,265 @@
+"""Deciding when the writes of a branch become a version.
+
+A branch becomes a version when all its closed changed files have been quiet for a while, so that the shards of one
+checkpoint are one version. One task a branch sleeps until that instant, commits, and on failure tries again with growing
+pauses, saying so in the log once and in the status all the time.
+
+Invariants: live and ignored files never start, delay or shorten a version; removals alone never force one before they are
+quiet (so that `rm -rf` of a branch leaves no version of its half-way states). Threading: trio thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import trio
+
+from mvcfs.config import VersionRules
+from mvcfs.errors import MvcfsError
+from mvcfs.types import Author, Caller
+from mvcfs.vfs.committer import CommitOutcome, Committer
+from mvcfs.vfs.ignore import IGNORE_FILE, LIVE_FILE, MAX_RULE_BYTES, IgnoreRules
+from mvcfs.vfs.messages import Writer, look_at_writer
+from mvcfs.vfs.node import Node
+from mvcfs.vfs.worktree import WorkingTree
+
+log = logging.getLogger(__name__)
+
+_FIRST_RETRY_S = 1.0
+_LAST_RETRY_S = 30.0
+# Timers wake a little early or late; a file this much short of quiet is quiet.
+_SLACK_S = 0.05
+# How often a writing process is looked at again, so that a long run of small files costs no /proc reads.
+_WRITER_LOOK_S = 5.0
+
+
+@dataclass(slots=True)
+class _Unrest:
+    """Changes since the last version."""
+
+    first: float | None = None
+    last: float | None = None
+    finished: bool = False
+    live: bool = False
+
+
+class Settler:
+    """When one working tree becomes a version. It is the tree's `Activity`."""
+
+    def __init__(self, rules: VersionRules) -> None:
+        self._rules = rules
+        self._unrest = _Unrest()
+        self._wake = trio.Event()
+        self._writer: Writer | None = None
+        self._looked_at = (-1, 0.0)
+        self._last_version = time.monotonic()
+        self._reload_rules = True
+        self._paused = False
+        self.last_error: str | None = None
+        self.error_since_s: float | None = None
+        self.last_conflict: str | None = None
+        self.tree: WorkingTree | None = None
+        self.committer: Committer | None = None
+
+    def attach(self, tree: WorkingTree, committer: Committer) -> None:
+        """Names the working tree; once, before anything happens in it."""
+        self.tree = tree
+        self.committer = committer
+
+    # -- Activity ----------------------------------------------------------------------------------------------------
+
+    def changed(self, path: bytes, *, is_dir: bool, removal: bool = False) -> None:
+        """See `Activity.changed`."""
+        assert self.tree is not None
+        now = time.monotonic()
+        if path in (IGNORE_FILE, LIVE_FILE):
+            self._reload_rules = True
+        if self.tree.rules.is_live(path, is_dir=is_dir):
+            self._unrest.live = True
+        else:
+            if not removal and self._unrest.first is None:
+                self._unrest.first = now
+            self._unrest.last = now
+        self._wake.set()
+
+    def finished(self, path: bytes) -> None:
+        """See `Activity.finished`."""
+        self._unrest.finished = True
+        self._wake.set()
+
+    def wrote(self, caller: Caller) -> None:
+        """See `Activity.wrote`."""
+        now = time.monotonic()
+        pid, when = self._looked_at
+        if caller.pid == pid and now - when < _WRITER_LOOK_S and self._writer is not None:
+            return
+        if caller.pid <= 0 and self._writer is not None:
+            return
+        self._looked_at = (caller.pid, now)
+        self._writer = look_at_writer(caller)
+
+    # -- the instant ---------------------------------------------------------------------------------------------------
+
+    def settle_s(self) -> float:
+        """How long a file must have been quiet now."""
+        rules = self._rules
+        return min(rules.settle_s, rules.finished_settle_s) if self._unrest.finished else rules.settle_s
+
+    def due(self) -> float | None:
+        """The instant (trio and monotonic clock agree) of the next automatic version; None while there is nothing."""
+        unrest = self._unrest
+        due: float | None = None
+        if unrest.last is not None:
+            due = unrest.last + self.settle_s()
+            if unrest.first is not None:
+                due = min(due, unrest.first + self._rules.max_settle_s)
+        if unrest.live:
+            live_due = self._last_version + self._rules.live_interval_s
+            due = live_due if due is None else min(due, live_due)
+        return due
+
+    def note_replayed(self) -> None:
+        """Tells that the overlay held changes at the mount: they are as old as can be."""
+        now = time.monotonic()
+        self._unrest.first = self._unrest.last = now
+        self._wake.set()
+
+    def _holds_back(self, node: Node, path: bytes) -> bool:
+        assert self.tree is not None
+        if self.tree.rules.is_live(path):
+            return False
+        if node.writers > 0:
+            return True
+        return time.monotonic() - node.quiet_since < self.settle_s() - _SLACK_S
+
+    def _open_only(self, node: Node, path: bytes) -> bool:
+        assert self.tree is not None
+        return node.writers > 0 and not self.tree.rules.is_live(path)
+
+    async def run(self) -> None:
+        """Makes automatic versions for ever."""
+        while True:
+            await self._wait_until_due()
+            await self._commit_until_done()
+
+    async def _wait_until_due(self) -> None:
+        while True:
+            if self._reload_rules:
+                await self._load_rules()
+            due = self.due()
+            self._wake = trio.Event()
+            if due is not None and due <= time.monotonic():
+                return
+            with trio.move_on_after(_LAST_RETRY_S if due is None else max(0.0, due - time.monotonic())):
+                await self._wake.wait()
+
+    async def _commit_until_done(self) -> None:
+        pause = _FIRST_RETRY_S
+        while True:
+            try:
+                await self.commit_automatic()
+            except MvcfsError as error:
+                self._note_failure(error)
+                await trio.sleep(pause)
+                pause = min(_LAST_RETRY_S, pause * 2)
+            else:
+                return
+
+    def _note_failure(self, error: MvcfsError) -> None:
+        text = str(error)
+        if text != self.last_error:
+            log.warning("%s: no version could be made: %s; trying again", self._name(), text)
+        self.last_error = text
+        if self.error_since_s is None:
+            self.error_since_s = time.time()
+
+    def _name(self) -> str:
+        assert self.tree is not None
+        return f"{self.tree.model.name}/{self.tree.branch_name}"
+
+    async def commit_automatic(self) -> CommitOutcome:
+        """One automatic version of what is quiet now."""
+        unrest, self._unrest = self._unrest, _Unrest()
+        settle_finished = unrest.finished
+        self._unrest.finished = settle_finished
+        hold_back = self._holds_back
+        try:
+            outcome = await self._commit(hold_back, None, None)
+        except BaseException:
+            self._restore(unrest)
+            raise
+        if self._unrest.last is None:
+            self._unrest.finished = False
+        if outcome.left_out and unrest.last is not None and self._still_unquiet():
+            self._unrest.first = self._unrest.first or time.monotonic()
+            self._unrest.last = self._unrest.last or time.monotonic()
+        return outcome
+
+    def _still_unquiet(self) -> bool:
+        """Whether a closed file is left that no later event will speak of."""
+        assert self.tree is not None
+        return any(
+            node.is_regular and not node.writers and not self.tree.is_ignored(self.tree.path_of(node), is_dir=False)
+            for node in self.tree.changed_nodes()
+        )
+
+    def _restore(self, unrest: _Unrest) -> None:
+        now = self._unrest
+        now.first = unrest.first if unrest.first is not None else now.first
+        now.last = now.last if now.last is not None else unrest.last
+        now.finished = now.finished or unrest.finished
+        now.live = now.live or unrest.live
+
+    async def commit_explicit(self, message: str, author: Author | None) -> CommitOutcome:
+        """Everything as it stands, open files included.
+
+        Raises:
+            StorageError: The store failed; nothing is lost.
+        """
+        return await self._commit(lambda _node, _path: False, message, author)
+
+    async def commit_closed(self) -> CommitOutcome:
+        """All closed files, quiet or not: the version that an unmount makes."""
+        return await self._commit(self._open_only, None, None)
+
+    async def _commit(
+        self, hold_back: Callable[[Node, bytes], bool], message: str | None, author: Author | None
+    ) -> CommitOutcome:
+        assert self.committer is not None
+        if self._reload_rules:
+            await self._load_rules()
+        outcome = await self.committer.commit(
+            hold_back=hold_back,
+            message=message,
+            author=author,
+            writer=self._writer,
+        )
+        self._last_version = time.monotonic()
+        if outcome.conflict:
+            self.last_conflict = outcome.branch
+        if self.last_error is not None:
+            log.info("%s: versions are made again", self._name())
+        self.last_error = self.error_since_s = None
+        if not outcome.unchanged:
+            log.info("%s: version %d is %s", self._name(), outcome.version, (outcome.commit or "")[:10])
+        return outcome
+
+    async def _load_rules(self) -> None:
+        """Reads `.mvcfsignore` and `.mvcfslive` of the branch's root."""
+        assert self.tree is not None
+        self._reload_rules = False
+        tree = self.tree
+        texts = []
+        for name in (IGNORE_FILE, LIVE_FILE):
+            node = await tree.namespace.find(tree.root, name)
+            readable = node is not None and node.is_regular and node.size_bytes <= MAX_RULE_BYTES
+            texts.append(await tree.data.read_small(node) if node is not None and readable else b"")
+        try:
+            tree.rules = IgnoreRules.parse(*texts)
+        except ValueError as error:
+            log.warning(
+                "%s: the ignore rules are not understood (%s): the rules before stay in force", self._name(), error
+            )

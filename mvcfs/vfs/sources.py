@@ -1,0 +1,90 @@
+"""What a working tree and a snapshot read of a model: trees and small files from Git, large files from packs.
+
+The one place where the two halves of a store, `versions` and `content`, meet for reading. Threading: trio thread.
+"""
+
+from __future__ import annotations
+
+from mvcfs.content.model_content import ModelContent
+from mvcfs.content.reader import LargeReader
+from mvcfs.content.window import ReadWindow
+from mvcfs.types import BlobContent, Content, TreeEntry
+from mvcfs.versions.repository import ModelRepository
+
+
+class ContentSource:
+    """One stored content, read by ranges. Serves as the `Base` of staged files as well.
+
+    Args:
+        data: The model.
+        content: What is read.
+        windowed: Whether reads come from one handle, in an order that reading ahead may learn from.
+    """
+
+    def __init__(self, data: ModelData, content: Content, *, windowed: bool = False) -> None:
+        self._data = data
+        self.content = content
+        self._windowed = windowed
+        self._small: bytes | None = None
+        self._large: LargeReader | None = None
+        self._window: ReadWindow | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """Length of the content."""
+        return self.content.size_bytes
+
+    async def read(self, offset: int, length: int) -> bytes:
+        """The bytes [offset, offset+length), cut at the end."""
+        return bytes(await self.read_view(offset, length))
+
+    async def read_view(self, offset: int, length: int) -> bytes | memoryview:
+        """Like `read`, without a copy where there is none needed."""
+        if offset >= self.size_bytes or length <= 0:
+            return b""
+        if isinstance(self.content, BlobContent):
+            if self._small is None:
+                self._small = await self._data.read_blob(self.content)
+            return memoryview(self._small)[offset : offset + length]
+        if self._large is None:
+            large = await self._data.content.open(self.content)
+            if self._large is None:
+                self._large = large
+                self._window = large.window() if self._windowed else None
+        return await self._large.read(offset, length, self._window)
+
+    def close(self) -> None:
+        """Ends reading ahead."""
+        if self._window is not None:
+            self._window.close()
+            self._window = None
+
+
+class ModelData:
+    """A model's stored trees and contents."""
+
+    def __init__(self, repository: ModelRepository, content: ModelContent) -> None:
+        self.repository = repository
+        self.content = content
+
+    @property
+    def id(self) -> str:
+        """The model's id."""
+        return self.repository.id
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.repository.name
+
+    async def entries(self, tree: str) -> dict[bytes, TreeEntry]:
+        """A tree's entries by name."""
+        return {entry.name: entry for entry in await self.repository.list_tree(tree)}
+
+    async def read_blob(self, content: BlobContent) -> bytes:
+        """A small file's bytes."""
+        return await self.repository.read_content(content)
+
+    def source(self, content: Content, *, windowed: bool = False) -> ContentSource:
+        """A reader of stored content; it is opened at its first read."""
+        return ContentSource(self, content, windowed=windowed)
