@@ -126,7 +126,7 @@ class BlockCache:
             self._verified.popitem(last=False)
         return found.data
 
-    async def put(self, hash: bytes, data: bytes) -> None:
+    async def put(self, hash: bytes, data: bytes | memoryview) -> None:
         """Keeps a chunk that the caller has checked against `hash`; does nothing where that is not possible."""
         size = len(data)
         if self._root is None or size > self._limit or trio.current_time() < self._paused_until:
@@ -230,7 +230,7 @@ def _remove(folder: int, name: str) -> bool:
     return True
 
 
-def _write(root: Path, hash: bytes, data: bytes, min_free_bytes: int) -> bool:
+def _write(root: Path, hash: bytes, data: bytes | memoryview, min_free_bytes: int) -> bool:
     """Adds a file; False if it was there."""
     name = hash.hex()
     with suppress(FileExistsError):
@@ -259,7 +259,7 @@ def _write(root: Path, hash: bytes, data: bytes, min_free_bytes: int) -> bool:
     return True
 
 
-def _write_all(fd: int, data: bytes) -> None:
+def _write_all(fd: int, data: bytes | memoryview) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
