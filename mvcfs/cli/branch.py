@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from mvcfs.cli.dispatch import call
+from mvcfs.cli.log import format_time
 from mvcfs.cli.options import CommonOptions, OutputOptions, StoreOptions, TargetOptions
 from mvcfs.cli.output import print_json, print_line, print_table
 from mvcfs.cli.place import locate
@@ -36,6 +37,7 @@ def branch(
     ] = None,
     delete: Annotated[bool, typer.Option("--delete", help="Delete the branch.")] = False,
     undelete: Annotated[bool, typer.Option("--undelete", help="Bring a deleted branch back.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Delete it even with changes that no version holds.")] = False,
 ) -> None:
     """Does to the branches of a model what the options say."""
     if delete + undelete + (from_revision is not None) > 1:
@@ -43,13 +45,14 @@ def branch(
     if name is None and (delete or undelete or from_revision is not None):
         raise InvalidArgument("which branch? name it after the model")
     place = locate(model_path, target.store)
-    args: dict[str, Any] = {"model": place.model()}
+    args: dict[str, Any] = dict(place.target())
     if name is None:
         _list(call(place, "branches", args, stores), output)
         return
     command, done = "branch_create", "made"
     if delete:
         command, done = "branch_delete", "deleted"
+        args["force"] = force
     elif undelete:
         command, done = "branch_undelete", "brought back"
     args["name"] = name
@@ -59,19 +62,24 @@ def branch(
     if output.json:
         print_json(result)
     else:
-        print_line(f"branch {name} of {args['model']} {done}")
+        print_line(f"branch {name} of {place.model()} {done}")
 
 
 def _list(result: dict[str, Any], output: OutputOptions) -> None:
     if output.json:
         print_json(result)
         return
-    rows = [
-        (str(each["name"]), str(each.get("version") or 0), str(each.get("tip") or "")[:10], _note(each))
-        for each in result["branches"]
-    ]
-    print_table(("branch", "version", "commit", ""), rows)
+    rows = [_row(each) for each in result["branches"]]
+    rows += [(str(name), "", "", "", "deleted") for name in result.get("deleted") or ()]
+    print_table(("branch", "version", "commit", "time (UTC)", ""), rows)
 
 
-def _note(branch_state: dict[str, Any]) -> str:
-    return ", ".join(word for word in ("deleted", "protected") if branch_state.get(word))
+def _row(branch_state: dict[str, Any]) -> tuple[str, str, str, str, str]:
+    time_ns = branch_state.get("time_ns")
+    return (
+        str(branch_state["branch"]),
+        str(branch_state.get("version") or 0),
+        str(branch_state.get("tip") or "")[:10],
+        "" if time_ns is None else format_time(time_ns),
+        "protected" if branch_state.get("protected") else "",
+    )

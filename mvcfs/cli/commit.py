@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import os
+from typing import Annotated, Any
 
 import typer
 
@@ -36,7 +37,7 @@ def commit(
     """Commits the branch that `path` is in."""
     place = locate(path, None)
     need_mount(place, "commit")
-    args = {"target": place.target(), "message": message}
+    args: dict[str, Any] = {**place.target(), "message": message, "uid": os.getuid()}
     if author is not None:
         args["author"] = author
     with Progress("commit", quiet=output.json) as progress:
@@ -47,6 +48,8 @@ def commit(
         print_line(f"nothing to commit: {result.get('branch')} is at version {result.get('version')}")
     elif not result.get("conflict"):
         print_line(f"version {result['version']} of {result['branch']}: {str(result['commit'])[:10]}")
+    if result.get("left_out_files") and not output.json:
+        print_error(f"{result['left_out_files']} files could not be taken into the version")
     if result.get("conflict"):
         print_error(
             f"another host changed the same path: committed to branch {result.get('branch')} instead, "

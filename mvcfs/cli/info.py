@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -32,14 +32,21 @@ def info(
 ) -> None:
     """Prints what the engine knows of `path`."""
     place = locate(path, target.store)
-    result = call(place, "info", {"target": place.target()}, stores)
+    result = call(place, "info", place.target(), stores)
     if output.json:
         print_json(result)
         return
     fields = []
     for key, value in result.items():
-        if value is None or isinstance(value, (dict, list)):
+        if value is None or value == "":
             continue
-        text = f"{value} ({format_size(value)})" if key == "size_bytes" else str(value)
-        fields.append((_LABELS.get(key, key.replace("_", " ")), text))
+        fields.append((_LABELS.get(key, key.replace("_", " ")), _shown(key, value)))
     print_fields(fields)
+
+
+def _shown(key: str, value: Any) -> str:
+    if key == "size_bytes":
+        return f"{value} ({format_size(value)})"
+    if key == "mode":
+        return f"{value:o}"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

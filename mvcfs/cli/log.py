@@ -34,7 +34,7 @@ def log(
 ) -> None:
     """Prints the versions of the branch that `path` names."""
     place = locate(path, target.store)
-    result = call(place, "log", {"target": place.target(), "limit": limit}, stores)
+    result = call(place, "log", {**place.target(), "limit": limit}, stores)
     if output.json:
         print_json(result)
         return

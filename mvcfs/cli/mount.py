@@ -97,8 +97,14 @@ def mount(
     common: CommonOptions,
     foreground: Annotated[bool, typer.Option("-f", "--foreground", help="Stay here, and log to stderr.")] = False,
     drain_timeout: Annotated[
-        float, typer.Option(parser=duration, metavar="TIME", help="At the end, commit and upload for at most so long.")
-    ] = "5m",  # type: ignore[assignment]
+        float,
+        typer.Option(
+            parser=duration,
+            metavar="TIME",
+            help="At the end, commit and upload for at most so long.",
+            show_default="5m",
+        ),
+    ] = 300.0,
     log_file: Annotated[
         Path | None, typer.Option("--log-file", metavar="FILE", help="Its log.", show_default="in the cache directory")
     ] = None,

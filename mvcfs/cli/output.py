@@ -83,7 +83,7 @@ def _encodable(text: str) -> str:
 class Progress:
     """Shows how a long command goes on, on stderr: one live line on a terminal, a line every few seconds elsewhere.
 
-    A context manager; `update` takes the mappings that the engine streams, whose keys are `phase`, `done`, `total`,
+    A context manager; `update` takes the mappings that the engine streams, whose keys are `step`, `phase`, `done`, `total`,
     `done_bytes`, `total_bytes` and `item`, each of them optional.
     """
 
@@ -129,7 +129,7 @@ class Progress:
 
 def describe_progress(progress: Mapping[str, Any]) -> str:
     """Puts a report of progress into words: `uploading 3 of 64 files, 1.2 GB of 12.4 GB (10%)`."""
-    parts = [str(progress.get("phase") or progress.get("state") or "working")]
+    parts = [str(progress.get("step") or progress.get("phase") or "working")]
     done, total = progress.get("done"), progress.get("total")
     if isinstance(done, int):
         parts.append(f"{done} of {total}" if isinstance(total, int) else str(done))

@@ -36,7 +36,7 @@ class Place:
         return self.mount.mountpoint if self.mount else str(self.store)
 
     def target(self) -> dict[str, str]:
-        """The place as the engine's commands take it."""
+        """The place as an argument of the engine's commands."""
         return {"mount_path": self.path}
 
     def model(self) -> str:

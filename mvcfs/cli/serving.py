@@ -5,8 +5,8 @@ Threading: trio thread of the daemon.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import trio
@@ -14,11 +14,14 @@ import trio
 from mvcfs.cli.options import StoreOptions
 from mvcfs.cli.stores import open_store
 from mvcfs.config import EngineConfig
-from mvcfs.errors import MvcfsError
 from mvcfs.fuse.invalidator import Invalidator
 from mvcfs.fuse.served import Command, DrainReport, ServedFileSystem
 from mvcfs.fuse.session import MakeFileSystem
+from mvcfs.vfs.commands import count_changes
 from mvcfs.vfs.engine import Engine
+from mvcfs.vfs.model import Branch
+
+_RETRY_S = 2.0
 
 
 class MountedEngine:
@@ -40,22 +43,46 @@ class MountedEngine:
         return self._engine.commands
 
     def progress(self) -> Mapping[str, Any]:
-        """How far uploads are."""
-        return self._engine.progress()
+        """How far the running commits of all branches are, together."""
+        running = [branch.committer.progress for branch in self._branches() if branch.committer.progress.step != "idle"]
+        if not running:
+            return {}
+        return {
+            "step": running[0].step,
+            "done": sum(each.files_done for each in running),
+            "total": sum(each.files_total for each in running),
+            "done_bytes": sum(each.bytes_done for each in running),
+            "total_bytes": sum(each.bytes_total for each in running),
+        }
 
     async def drain(self, timeout_s: float) -> DrainReport:
-        """Commits and uploads for at most `timeout_s`, then counts what is left."""
-        reason = ""
+        """Commits and uploads for at most `timeout_s`, trying again while the store fails; then counts what is left."""
+        late = ""
         if timeout_s > 0:
-            with trio.move_on_after(timeout_s if math.isfinite(timeout_s) else math.inf) as patience:
-                try:
+            with trio.move_on_after(timeout_s) as patience:
+                await self._engine.drain()
+                while self._left().reason:
+                    await trio.sleep(_RETRY_S)
                     await self._engine.drain()
-                except MvcfsError as error:
-                    reason = str(error)
             if patience.cancelled_caught:
-                reason = f"the drain timeout of {timeout_s:g} s is over"
-        left = await self._engine.left()
-        return DrainReport(left.files, left.bytes, reason if left.files else "")
+                late = f"the drain timeout of {timeout_s:g} s is over"
+        left = self._left()
+        return replace(left, reason=left.reason or late) if left.left_files else left
+
+    def _left(self) -> DrainReport:
+        """What is in no version, ignored files left out: they never are in one."""
+        files = size = 0
+        reasons: list[str] = []
+        for branch in self._branches():
+            counts = count_changes(branch)
+            files += counts["changed_files"]
+            size += counts["changed_bytes"]
+            if counts["changed"] and branch.settler.last_error:
+                reasons.append(f"{branch.tree.branch_name}: {branch.settler.last_error}")
+        return DrainReport(files, size, "; ".join(reasons))
+
+    def _branches(self) -> Iterator[Branch]:
+        return (branch for model in self._engine.models.values() for branch in model.branches.values())
 
     async def aclose(self) -> None:
         """Lets go of everything."""

@@ -46,7 +46,8 @@ def status(
 
 
 def _ask(place: Place, stores: StoreOptions) -> dict[str, Any]:
-    return call(place, "status", {"target": place.target()} if place.path else {}, stores)
+    where = {"mountpoint": place.mount.mountpoint} if place.mount else {}
+    return call(place, "status", place.target(), stores) | where
 
 
 def _status_of_all(output: OutputOptions, stores: StoreOptions) -> None:
@@ -88,7 +89,9 @@ def _show(result: Mapping[str, Any]) -> None:
 def _row(model: Mapping[str, Any]) -> tuple[str, ...]:
     changed = model.get("changed_files") or 0
     oldest = model.get("oldest_unpublished_s")
-    notes = [f"conflict: {name}" for name in model.get("conflicts") or ()]
+    notes = [f"conflict: see branch {model['conflict_branch']}"] if model.get("conflict_branch") else []
+    if model.get("deleted"):
+        notes.append("deleted elsewhere")
     if model.get("last_error"):
         notes.append(f"error: {model['last_error']}")
     return (

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from mvcfs.cli.dispatch import call
+from mvcfs.cli.log import format_time
 from mvcfs.cli.options import CommonOptions, OutputOptions, StoreOptions, TargetOptions
 from mvcfs.cli.output import print_json, print_line, print_table
 from mvcfs.cli.place import locate
@@ -40,25 +41,24 @@ def tag(
         raise InvalidArgument("--delete takes the name of a tag and nothing else")
     if name is None and message is not None:
         raise InvalidArgument("which tag? name it after the model")
-    if name is not None and revision is None and not delete:
-        raise InvalidArgument(f"which revision shall {name} name? For example: main, main@42, a commit")
     place = locate(model_path, target.store)
-    args: dict[str, Any] = {"model": place.model()}
+    args: dict[str, Any] = dict(place.target())
     if name is None:
         _list(call(place, "tags", args, stores), output)
         return
     args["name"] = name
     if not delete:
-        args |= {"revision": revision} | ({"message": message} if message is not None else {})
+        args |= {"revision": revision, "message": message}
     result = call(place, "tag_delete" if delete else "tag_create", args, stores)
     if output.json:
         print_json(result)
     else:
-        print_line(f"tag {name} of {args['model']} {'deleted' if delete else 'made'}")
+        print_line(f"tag {name} of {place.model()} {'deleted' if delete else 'made'}")
 
 
 def _list(result: dict[str, Any], output: OutputOptions) -> None:
     if output.json:
         print_json(result)
         return
-    print_table(("tag", "commit"), [(str(e["name"]), str(e.get("commit") or "")[:10]) for e in result["tags"]])
+    rows = [(str(e["tag"]), str(e.get("commit") or "")[:10], format_time(e["time_ns"])) for e in result["tags"]]
+    print_table(("tag", "commit", "time (UTC)"), rows)

@@ -57,9 +57,12 @@ def umount(
     clean = bool(report.get("complete"))
     if output.json:
         left = {key: report.get(key) for key in ("left_files", "left_bytes", "reason")}
+        left["ignored_files"] = report.get("ignored_files")
         print_json({"mountpoint": mount.mountpoint, "clean": clean, "left": left})
     elif clean:
         print_line(f"{mount.mountpoint} is unmounted; everything is in the store")
+        if report.get("ignored_files"):
+            print_line(f"{report['ignored_files']} ignored files stay in the overlay, on this host only")
     if not clean:
         _say_what_is_left(mount, report)
         raise typer.Exit(exits.WORK_LEFT)
@@ -68,6 +71,7 @@ def umount(
 def _end(mount: Mount, output: OutputOptions, drain_timeout: float | None, force: bool) -> dict[str, Any]:
     place = Place("", mount=mount)
     pid = call(place, "ping", {}, _SILENT).get("pid")
+    ignored = sum(row.get("ignored_files") or 0 for row in call(place, "status", {}, _SILENT).get("models") or ())
     watched = _watch(pid)
     args: dict[str, Any] = {"hurry": force}
     if drain_timeout is not None:
@@ -82,7 +86,7 @@ def _end(mount: Mount, output: OutputOptions, drain_timeout: float | None, force
     finally:
         if watched is not None:
             os.close(watched)
-    return report
+    return {**report, "ignored_files": ignored}
 
 
 def _watch(pid: Any) -> int | None:
