@@ -166,16 +166,15 @@ class ChunkStore:
 
         Args:
             fetch: What `want` or `prefetch` gave.
-            consumed: Whether its chunks were read in sequence, so that they are the first to go.
+            consumed: Whether its chunks were read in sequence. They go at once: the kernel has them, and buffers that
+                are used again while warm make reading much faster than a large cache of cold ones.
         """
         fetch.interest -= 1
         if fetch.interest:
             return
         if fetch.done.is_set():
             if consumed:
-                for segment in fetch.segments:
-                    if segment in self._kept:
-                        self._kept.move_to_end(segment, last=False)
+                self._drop([segment for segment in fetch.segments if segment in self._kept])
         elif fetch.started:
             self._forget(fetch)
             fetch.scope.cancel()
@@ -347,12 +346,15 @@ class ChunkStore:
             if not (spare_wanted and segment.fetch.interest):
                 victims.append(segment)
                 freed += len(segment.data)
-        for segment in victims:
+        self._drop(victims)
+        return freed
+
+    def _drop(self, segments: Sequence[Segment]) -> None:
+        for segment in segments:
             del self._kept[segment]
             for key in segment.keys:
                 span = self._where.get(key)
                 if span is not None and span.segment is segment:
                     del self._where[key]
-        if freed:
-            self._budget.release(freed)
-        return freed
+        if segments:
+            self._budget.release(sum(len(segment.data) for segment in segments))

@@ -91,6 +91,8 @@ def decode_footer(stream: bytes) -> PackFooter:
     codec = metadata.get(b"mvcfs.codec", b"").decode(errors="replace")
     if codec != "none":
         raise CorruptData(f"the pack's codec {codec!r} is not known")
+    if not table["stored"].equals(table["length"]):
+        raise CorruptData("the pack's footer has chunks of two lengths")
     hashes = b"".join(chunk.buffers()[1][chunk.offset * 32 :][: len(chunk) * 32] for chunk in table["hash"].chunks)
     return PackFooter(
         chunker=metadata.get(b"mvcfs.chunker", b"").decode(errors="replace"),

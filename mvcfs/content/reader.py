@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from mvcfs.content.chunk_store import ChunkStore
 from mvcfs.content.config import ContentConfig
 from mvcfs.content.fetches import Span
-from mvcfs.content.manifest_file import FileChunks
+from mvcfs.content.manifest_file import ChunkRef, FileChunks
 from mvcfs.content.window import ReadWindow
 from mvcfs.errors import CorruptData
 from mvcfs.types import LargeContent
@@ -44,6 +44,7 @@ class LargeReader:
         self._store = store
         self._config = config
         self._model_path = model_path
+        self._last: list[ChunkRef] = []  # what the latest read needed: the next often needs the same
 
     @property
     def size_bytes(self) -> int:
@@ -69,9 +70,7 @@ class LargeReader:
         end = min(offset + length, self.size_bytes)
         if offset >= end:
             return b""
-        refs = self._chunks.refs(offset, end)
-        if not refs or refs[0].start > offset or refs[-1].start + refs[-1].length < end:
-            raise self._corrupt(f"manifest {self._chunks.manifest} has no chunks for bytes {offset}-{end}")
+        refs = self._refs(offset, end)
         try:
             want = self._store.want(refs)
             try:
@@ -84,9 +83,22 @@ class LargeReader:
             raise self._corrupt(str(error)) from error
         return _join(spans, offset - refs[0].start, end - offset)
 
+    def _refs(self, offset: int, end: int) -> list[ChunkRef]:
+        refs = self._last
+        if not _covers(refs, offset, end):
+            refs = self._chunks.refs(offset, end)
+            if not _covers(refs, offset, end):
+                raise self._corrupt(f"manifest {self._chunks.manifest} has no chunks for bytes {offset}-{end}")
+            self._last = refs
+        return [ref for ref in refs if ref.start < end and ref.start + ref.length > offset]
+
     def _corrupt(self, what: str) -> CorruptData:
         logger.error("%s: large file %s: %s", self._model_path(), self._content.oid, what)
         return CorruptData(f"{self._model_path()}: large file {self._content.oid}: {what}")
+
+
+def _covers(refs: Sequence[ChunkRef], offset: int, end: int) -> bool:
+    return bool(refs) and refs[0].start <= offset and end <= refs[-1].start + refs[-1].length
 
 
 def _join(spans: Sequence[Span], skip: int, length: int) -> bytes | memoryview:
