@@ -5,7 +5,8 @@
 * Paths that one side changed are taken from it; the same change on both sides is one change.
 * Content and attributes are merged each for itself: one side's bytes go with the other's chmod. Where both sides set the same
   attribute to different values theirs stays, but of two times the newer; attributes alone never conflict.
-* A file that one side deleted and the other only touched (its time) is deleted.
+* A file that one side deleted and the other only touched (its time) is deleted. A file that gave way to a directory, or a
+  directory to a file, was deleted and something else was added.
 * Both sides changed the bytes, or one deleted what the other changed, or one made a file where the other made a directory: a
   conflict. The merged tree holds theirs there, so that what is published stays as it is, and everything else is merged.
 * A directory is there if both sides have it, empty or not. One that a side deleted goes unless the other side changed
@@ -154,6 +155,12 @@ class _Merge:
         self, node: _Node, name: bytes, b: TreeEntry | None, o: TreeEntry | None, t: TreeEntry | None
     ) -> None:
         """Merges an entry that is another on each of three sides."""
+        if b is not None and _is_replaced(b, o) and _is_replaced(b, t):
+            b = None
+            if o is None or t is None:
+                if o is not None:
+                    node.changes[name] = _as_change(o)
+                return
         if self._is_directory_merge(b, o, t):
             self._descend(node, name, b, o, t)
             return
@@ -225,6 +232,11 @@ class _Merge:
 
 def _kind(entry: TreeEntry) -> int:
     return stat.S_IFMT(entry.attributes.mode)
+
+
+def _is_replaced(b: TreeEntry, side: TreeEntry | None) -> bool:
+    """Whether a side deleted an entry, be it to make a directory of a file or the other way round."""
+    return side is None or (b.tree is None) != (side.tree is None)
 
 
 def _attributes_of(b: TreeEntry | None, like: TreeEntry) -> Attributes | None:
