@@ -133,6 +133,7 @@ class Published:
         merged: Others' changes are in the tree as well.
         conflict: The commit went to the conflict branch.
         unchanged: The tip held all this already; nothing was published.
+        joined: After a conflict, the commit that brought everything else to the branch asked for, if there was any.
     """
 
     commit: str
@@ -142,6 +143,7 @@ class Published:
     merged: bool = False
     conflict: bool = False
     unchanged: bool = False
+    joined: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,8 +203,10 @@ class LogWriter:
         most = min(_BACKOFF_MOST_S, _BACKOFF_FIRST_S * 2 ** min(lost, 10))
         await trio.sleep(random.uniform(0, most))
 
-    async def try_append(self, draft: Draft, on_attempt: OnAttempt | None = None) -> StoredRecord | None:
-        """Publishes the record that `draft` comes to after the log's state as we know it.
+    async def try_append(
+        self, draft: Draft, state: LogState, on_attempt: OnAttempt | None = None
+    ) -> StoredRecord | None:
+        """Publishes the record that `draft` comes to after `state`, which it was planned on.
 
         Returns:
             The record; None if another one took its number: read what is new and try again.
@@ -214,7 +218,6 @@ class LogWriter:
             PermissionDenied: The store refuses.
         """
         with trio.CancelScope(shield=True):
-            state = self._log.state
             txn, data, record = await self._write_temporary(draft, state)
             attempt = Attempt(txn, record.number, temporary_name(txn), draft.commit, draft.branch)
             try:
@@ -252,8 +255,8 @@ class LogWriter:
             UnknownOutcome: The store doesn't answer.
         """
         with trio.CancelScope(shield=True):
-            outcome = await self._settle(attempt, model_id, None)
-        return outcome
+            settled = [await self._settle(attempt, model_id, None)]
+        return settled[0]
 
     async def _settle(self, attempt: Attempt, model_id: str, known: Record | None) -> bool | None:
         waits = iter(_LOOK_AGAIN_S)

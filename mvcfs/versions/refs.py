@@ -1,8 +1,6 @@
 """Branches, tags and aliases: their names, their state, and what ref changes of the log do to it.
 
-`RefTable` is the one place where ref changes take effect, for records as they are read and for checkpoints. The `plan_…`
-functions say which changes a wish comes to, given the refs as they are; whoever publishes plans anew after a lost race,
-so a name that another host took in between is refused.
+`RefTable` is the one place where ref changes take effect, for records as they are read and for checkpoints.
 
 Invariants: visible branches have distinct names, of which none is a directory of another (Git forbids it, and so does
 a mount that shows a slash as a level); a branch's version never falls, and stays exactly while its tip stays.
@@ -13,20 +11,17 @@ from __future__ import annotations
 
 import itertools
 import secrets
-import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TypeVar
 
-from mvcfs.errors import AlreadyExists, CorruptData, InvalidName, NotFound, ReadOnly
+from mvcfs.errors import CorruptData, InvalidName, NotFound
 from mvcfs.types import StoredFile
+from mvcfs.versions.names import check_ref_name
 from mvcfs.versions.records import AliasChange, BranchDrop, BranchHide, BranchMove, RefChange, TagChange
 
 V = TypeVar("V")
-
-MAX_NAME_BYTES = 200
-_FORBIDDEN = frozenset("\\:@~^?*[")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +88,7 @@ class Refs:
         """
         found = self.branches.get(name)
         if found is None:
-            raise NotFound(f"no branch {name!r}; {_list('there is', 'there are', self.branches)}")
+            raise NotFound(f"no branch {name!r}; {listed('there is', 'there are', self.branches)}")
         return found
 
     def branch_by_id(self, branch_id: str) -> BranchState | None:
@@ -112,69 +107,13 @@ def new_id() -> str:
     return secrets.token_hex(16)
 
 
-def _list(one: str, many: str, names: Iterable[str]) -> str:
+def listed(one: str, many: str, names: Iterable[str]) -> str:
+    """Names for a message: `one` or `many`, then the first of them."""
     shown = sorted(names)
     if not shown:
         return f"{one} none"
     more = f" and {len(shown) - 20} more" if len(shown) > 20 else ""
     return f"{one if len(shown) == 1 else many} {', '.join(shown[:20])}{more}"
-
-
-def _segment_fault(segment: str) -> str | None:
-    """What is wrong with one level of a name."""
-    if not segment:
-        return "a level of it is empty"
-    if segment.startswith("."):
-        return "it starts with a dot"
-    if segment.endswith(".lock"):
-        return "it ends in .lock"
-    bad = next((c for c in segment if c in _FORBIDDEN or unicodedata.category(c) == "Cc"), None)
-    return None if bad is None else f"it holds {bad!r}"
-
-
-def _name_fault(name: str) -> str | None:
-    try:
-        length = len(name.encode("utf-8"))
-    except UnicodeEncodeError:
-        return "it is no UTF-8"
-    if not 1 <= length <= MAX_NAME_BYTES:
-        return f"it has {length} bytes, 1 to {MAX_NAME_BYTES} are possible"
-    return next((fault for segment in name.split("/") if (fault := _segment_fault(segment))), None)
-
-
-def check_model_name(name: str) -> str:
-    """Gives back the name if a model can have it.
-
-    Raises:
-        InvalidName: It can't; the message says why.
-    """
-    fault = "it holds '/'" if "/" in name else _name_fault(name)
-    if fault is not None:
-        raise InvalidName(f"no model can be called {name!r}: {fault}")
-    return name
-
-
-def check_ref_name(name: str, what: str = "branch") -> str:
-    """Gives back the name if a branch, tag or alias (`what`) can have it: Git's rules, and a mount's.
-
-    Raises:
-        InvalidName: It can't; the message says why.
-    """
-    fault = _name_fault(name)
-    if fault is None:
-        if " " in name:
-            fault = "it holds a space"
-        elif ".." in name:
-            fault = "it holds '..'"
-        elif any(segment.endswith(".") for segment in name.split("/")):
-            fault = "it ends in a dot"
-        elif name.startswith("-"):
-            fault = "it starts with a dash"
-        elif name == "HEAD":
-            fault = "Git keeps this name for itself"
-    if fault is not None:
-        raise InvalidName(f"no {what} can be called {name!r}: {fault}")
-    return name
 
 
 def collision(name: str, taken: Iterable[str]) -> str | None:
@@ -215,8 +154,12 @@ class RefTable:
         """
         table = cls()
         for branch in branches:
-            if (branch.tip is None) != (branch.version == 0) or _name_fault(branch.name) is not None:
-                raise CorruptData(f"{where}: branch {branch.name!r} is no valid branch")
+            if (branch.tip is None) != (branch.version == 0):
+                raise CorruptData(f"{where}: branch {branch.name!r} has version {branch.version} and tip {branch.tip}")
+            try:
+                check_ref_name(branch.name)
+            except InvalidName as error:
+                raise CorruptData(f"{where}: {error}") from error
             (table._hidden if branch.deleted else table._visible)[branch.id] = branch
         names = sorted(branch.name + "/" for branch in table._visible.values())
         for name, following in itertools.pairwise(names):
@@ -305,90 +248,3 @@ def _set(names: dict[str, V], name: str, value: V | None) -> None:
         names.pop(name, None)
     else:
         names[name] = value
-
-
-def _check_free(refs: Refs, name: str, what: str, *, but: str | None = None) -> None:
-    """A new name must collide with none of its kind, and be no name of another kind: a mount shows them side by side.
-
-    Raises:
-        InvalidName, AlreadyExists: It can't be used.
-    """
-    check_ref_name(name, what)
-    kinds: tuple[tuple[str, Mapping[str, object]], ...] = (
-        ("branch", refs.branches),
-        ("tag", refs.tags),
-        ("alias", refs.aliases),
-    )
-    for kind, names in kinds:
-        taken = [other for other in names if other != but]
-        other = collision(name, taken) if kind == what else (name if name in taken else None)
-        if other == name:
-            raise AlreadyExists(f"there is already a{'n' if kind == 'alias' else ''} {kind} {name!r}")
-        if other is not None:
-            raise AlreadyExists(f"{name!r} and {other!r} can't both be a {kind}: one is a directory of the other")
-
-
-def _changeable(branch: BranchState) -> BranchState:
-    if branch.protected:
-        raise ReadOnly(f"branch {branch.name!r} is protected")
-    return branch
-
-
-def plan_create_branch(refs: Refs, branch_id: str, name: str, commit: str | None) -> BranchMove:
-    """Makes a branch, at a commit or empty. InvalidName, AlreadyExists."""
-    _check_free(refs, name, "branch")
-    return BranchMove(branch_id, name, commit, 0 if commit is None else 1)
-
-
-def plan_delete_branch(refs: Refs, name: str) -> BranchHide:
-    """Hides a branch. NotFound, ReadOnly for a protected one."""
-    return BranchHide(_changeable(refs.branch(name)).id)
-
-
-def plan_rename_branch(refs: Refs, old: str, new: str) -> BranchMove:
-    """Gives a branch another name. NotFound, InvalidName, AlreadyExists, ReadOnly."""
-    branch = _changeable(refs.branch(old))
-    _check_free(refs, new, "branch", but=old)
-    return BranchMove(branch.id, new, branch.tip, branch.version)
-
-
-def plan_show_branch(refs: Refs, name: str) -> BranchState:
-    """The deleted branch that comes back under this name: the last deleted one. NotFound, AlreadyExists."""
-    found = next((branch for branch in reversed(refs.deleted) if branch.name == name), None)
-    if found is None:
-        if name in refs.branches:
-            raise AlreadyExists(f"branch {name!r} isn't deleted")
-        names = {branch.name for branch in refs.deleted}
-        raise NotFound(f"no deleted branch {name!r}; {_list('deleted is', 'deleted are', names)}")
-    _check_free(refs, name, "branch")
-    return found
-
-
-def plan_create_tag(refs: Refs, name: str, target: str) -> TagChange:
-    """Makes a tag. InvalidName, AlreadyExists."""
-    _check_free(refs, name, "tag")
-    if name.isdigit():
-        raise InvalidName(f"no tag can be called {name!r}: it reads as a version number")
-    return TagChange(name, target)
-
-
-def plan_delete_tag(refs: Refs, name: str) -> TagChange:
-    """Removes a tag. NotFound."""
-    if name not in refs.tags:
-        raise NotFound(f"no tag {name!r}; {_list('there is', 'there are', refs.tags)}")
-    return TagChange(name, None)
-
-
-def plan_set_alias(refs: Refs, name: str, target: str, who: str, why: str) -> AliasChange:
-    """Makes or moves an alias. InvalidName, AlreadyExists for a name that a branch or tag has."""
-    _check_free(refs, name, "alias", but=name if name in refs.aliases else None)
-    if name.isdigit():
-        raise InvalidName(f"no alias can be called {name!r}: it reads as a version number")
-    return AliasChange(name, target, who, why)
-
-
-def plan_delete_alias(refs: Refs, name: str, who: str) -> AliasChange:
-    """Removes an alias. NotFound."""
-    if name not in refs.aliases:
-        raise NotFound(f"no alias {name!r}; {_list('there is', 'there are', refs.aliases)}")
-    return AliasChange(name, None, who)

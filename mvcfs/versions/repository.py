@@ -1,0 +1,375 @@
+"""One model as the layers above see it: its refs, its directories and files, its history, and publishing.
+
+Reading goes to local Git packs and memory; `refresh` brings in what others published. Refs move only once all that they
+name is here, so whatever `refs` shows can be read.
+
+Threading: all methods on the trio thread. Small objects are read there and then; directories of more than a few
+hundred names, merges, walks and packing go to threads of this model's own limit. `local_dir` belongs to one process.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import trio
+
+from mvcfs.errors import CorruptData, NotFound
+from mvcfs.storage.protocol import Storage
+from mvcfs.types import NS_PER_S, Attributes, Author, BlobContent, DirChange, LargeContent, TreeEntry
+from mvcfs.versions import gitattributes
+from mvcfs.versions.check import Problem, check_model
+from mvcfs.versions.commits import CommitPlan, inline, write_commit
+from mvcfs.versions.export import export_repository
+from mvcfs.versions.git_format import RawTag, Signature
+from mvcfs.versions.history import CommitInfo, History, VersionInfo
+from mvcfs.versions.log_state import LogState
+from mvcfs.versions.publish import Attempt, CommitRequest, Draft, Published, Publisher
+from mvcfs.versions.records import BranchMove, RefChange
+from mvcfs.versions.ref_plans import (
+    plan_create_branch,
+    plan_create_tag,
+    plan_delete_alias,
+    plan_delete_branch,
+    plan_delete_tag,
+    plan_rename_branch,
+    plan_set_alias,
+    plan_show_branch,
+)
+from mvcfs.versions.refs import BranchState, Refs, new_id
+from mvcfs.versions.revisions import Resolver
+from mvcfs.versions.synced import SyncedModel
+from mvcfs.versions.tree_builder import build_tree
+from mvcfs.versions.tree_reader import TreeReader, root_attributes
+from mvcfs.versions.walks import large_contents
+
+T = TypeVar("T")
+Change = TypeVar("Change", bound=RefChange)
+
+_SMALL_TREE_BYTES = 16 * 1024
+_BULK_THREADS = 4
+
+
+class ModelRepository:
+    """A model, open for reading and publishing."""
+
+    def __init__(self, storage: Storage, name: str, local_dir: Path, publisher: Publisher) -> None:
+        """Use `open`."""
+        self._storage = storage
+        self._name = name
+        self._publisher = publisher
+        self._model = SyncedModel(storage, lambda: self.path, local_dir, publisher)
+        self._objects = self._model.objects
+        self._trees = TreeReader(self._objects)
+        self._history = History(self._objects)
+        self._resolver = Resolver(self._objects, self._history)
+        self._limiter = trio.CapacityLimiter(_BULK_THREADS)
+
+    @classmethod
+    async def open(cls, storage: Storage, name: str, *, local_dir: Path, publisher: Publisher) -> ModelRepository:
+        """Opens a model: reads its log and fetches its Git packs into `local_dir`.
+
+        Raises:
+            NotFound: There is no such model.
+            CorruptData: Its log or one of its Git packs is damaged.
+            UnsupportedFormat: A newer mvcfs wrote it.
+        """
+        repository = cls(storage, name, local_dir, publisher)
+        await repository._model.open()
+        return repository
+
+    # --- what there is
+
+    @property
+    def id(self) -> str:
+        """The model's id, which stays when it is renamed."""
+        return self._model.state.model
+
+    @property
+    def name(self) -> str:
+        """The model's name now."""
+        return self._name
+
+    @property
+    def path(self) -> str:
+        """Its folder in the store."""
+        return f"models/{self._name}"
+
+    def renamed(self, new_name: str) -> None:
+        """Follows a rename that happened in the store."""
+        self._name = new_name
+
+    @property
+    def refs(self) -> Refs:
+        """Branches, tags, aliases and live files as last taken in."""
+        return self._model.state.refs
+
+    @property
+    def state(self) -> LogState:
+        """All that the log says, leases and condemned files included."""
+        return self._model.state
+
+    async def refresh(self) -> bool:
+        """Takes in what others have published; True if `refs` changed.
+
+        Raises:
+            NotFound: The model was renamed or removed.
+            CorruptData: The log or a Git pack is damaged.
+            Transient: The store failed.
+        """
+        return await self._model.refresh()
+
+    # --- reading
+
+    async def _read(self, call: Callable[[], T], *, small: bool) -> T:
+        """Reads objects, in a thread unless it is quick; damage is mended from the store once."""
+        for repaired in (False, True):
+            try:
+                return call() if small else await trio.to_thread.run_sync(call, limiter=self._limiter)
+            except (CorruptData, NotFound):
+                if repaired or not await self._model.files.repair(self.refs.git):
+                    raise
+        raise AssertionError("two rounds end in a result or an error")
+
+    async def list_tree(self, tree: str, *, default_mtime_ns: int = 0) -> tuple[TreeEntry, ...]:
+        """A directory of a version: true names, attributes joined.
+
+        Args:
+            tree: Its Git id.
+            default_mtime_ns: Time of what no attributes speak of; the commit's.
+
+        Raises:
+            CorruptData: An object is missing or damaged.
+        """
+        small = await self._read(functools.partial(self._is_small, tree), small=True)
+        list_it = functools.partial(self._trees.list, tree, default_mtime_ns=default_mtime_ns)
+        return await self._read(list_it, small=small)
+
+    def _is_small(self, tree: str) -> bool:
+        try:
+            return self._objects.header(tree)[1] <= _SMALL_TREE_BYTES
+        except NotFound:
+            return True
+
+    async def root_attributes(self, tree: str) -> Attributes | None:
+        """The attributes of a version's root directory, None if its tree doesn't say. CorruptData."""
+        small = await self._read(functools.partial(self._is_small, tree), small=True)
+        return await self._read(functools.partial(root_attributes, self._objects, tree), small=small)
+
+    async def read_content(self, content: BlobContent) -> bytes:
+        """The bytes of a small file or a symlink's target.
+
+        Raises:
+            CorruptData: The blob is missing or damaged.
+        """
+
+        def read() -> bytes:
+            try:
+                data = self._objects.read_kind(content.oid, "blob")
+            except NotFound as error:
+                raise CorruptData(str(error)) from error
+            return gitattributes.split(data).user if content.stripped else data
+
+        return await self._read(read, small=content.size_bytes <= 1 << 20)
+
+    async def commit_info(self, commit: str) -> CommitInfo:
+        """A commit. NotFound, CorruptData."""
+        raw = await self._read(functools.partial(self._objects.read_commit, commit), small=True)
+        return CommitInfo.of(commit, raw)
+
+    async def entry_at(self, commit: str, path: bytes) -> TreeEntry | None:
+        """What a version has at a path, names joined by slashes; None if there is nothing.
+
+        The root itself (an empty path) is an entry with an empty name.
+
+        Raises:
+            NotFound: There is no such commit.
+            CorruptData: An object is missing or damaged.
+        """
+        info = await self.commit_info(commit)
+        mtime_ns = info.committer_time_s * NS_PER_S
+        attributes = await self.root_attributes(info.tree) or Attributes(0o040755, 0, 0, mtime_ns)
+        entry: TreeEntry | None = TreeEntry(b"", attributes, None, info.tree)
+        for name in [name for name in path.split(b"/") if name]:
+            if entry is None or entry.tree is None:
+                return None
+            entries = await self.list_tree(entry.tree, default_mtime_ns=mtime_ns)
+            entry = next((found for found in entries if found.name == name), None)
+        return entry
+
+    # --- history
+
+    async def resolve(self, text: str, *, branch: str | None = None) -> str:
+        """The commit of a revision, see `mvcfs.versions.revisions`; bare numbers and times count in `branch`.
+
+        Raises:
+            InvalidName: The text is no revision.
+            NotFound: It names nothing; the message says what there is.
+            Conflict: Several commits fit.
+        """
+        return await self._resolver.resolve(self.refs, text, branch)
+
+    async def history(self, branch: str, *, limit: int | None = None) -> list[VersionInfo]:
+        """A branch's versions, newest first. NotFound."""
+        return await self._history.versions(self.refs.branch(branch), limit)
+
+    async def version_commit(self, branch: str, version: int) -> str:
+        """The commit of a version. NotFound, which says what versions there are."""
+        return await self._history.commit_of(self.refs.branch(branch), version)
+
+    async def version_of(self, branch: str, commit: str) -> int | None:
+        """Which version of the branch a commit is; None if it is none. NotFound for the branch."""
+        return await self._history.version_of(self.refs.branch(branch), commit)
+
+    async def commits_matching(self, prefix: str) -> str:
+        """The one commit of this model whose id starts so. NotFound, Conflict if there are several."""
+        return await self._history.commit_with_prefix(prefix.lower(), self.refs.tips())
+
+    # --- publishing
+
+    async def build_tree(self, change: DirChange) -> str:
+        """Writes the trees of a changed root directory into memory; returns the root's id, for `publish_commit`.
+
+        Raises:
+            NotFound, CorruptData: An object of the base is missing or damaged.
+            ValueError: The change can't be stored: see `tree_builder.build_tree`.
+        """
+        return await self._read(functools.partial(build_tree, self._objects, change), small=False)
+
+    async def publish_commit(self, request: CommitRequest) -> Published:
+        """Makes a version of a tree, joined with what others have published since its base.
+
+        On return it is durable in the store. An error other than UnknownOutcome, and NotFound after `on_attempt` was
+        told of an attempt, means that nothing was published. After those two, `resolve_attempt` finds out.
+
+        Raises:
+            NotFound: The model was renamed or removed.
+            ReadOnly: The branch is protected.
+            Transient: The store failed.
+            UnknownOutcome: It can't be told whether the version was published.
+            CorruptData: Objects that the merge needs are damaged.
+        """
+        plan = CommitPlan(request, self._objects, self._model.files, self._publisher.clock(), self._limiter)
+        try:
+            await plan.check_files(self._storage, self.path)
+            published = await self._model.publish(plan.draft, request.on_attempt, caller_resolves=True)
+        finally:
+            self._model.files.abandon(plan.uploaded)
+        await trio.to_thread.run_sync(self._objects.forget, plan.packed, limiter=self._limiter)
+        return published
+
+    async def resolve_attempt(self, attempt: Attempt) -> bool:
+        """Finds out whether an attempt of this or an earlier process came true; if not, it never will.
+
+        Raises:
+            NotFound: The model was renamed or removed: ask where it is now.
+            UnknownOutcome: The store doesn't answer.
+        """
+        outcome = await self._model.resolve(attempt)
+        if outcome is not None:
+            return outcome
+        # Too long ago for the log to know; the commit tells as long as any ref leads to it.
+        try:
+            return bool(attempt.commit and await self.commits_matching(attempt.commit))
+        except NotFound:
+            return False
+
+    async def create_branch(self, name: str, commit: str | None) -> BranchState:
+        """Makes a branch at a commit, or empty. InvalidName, AlreadyExists."""
+        branch_id = new_id()
+        move = await self._change_refs("branch", lambda refs: plan_create_branch(refs, branch_id, name, commit))
+        return BranchState(branch_id, move.name, move.tip, move.version)
+
+    async def delete_branch(self, name: str) -> None:
+        """Hides a branch; `undelete_branch` shows it again. NotFound, ReadOnly."""
+        await self._change_refs("branch", lambda refs: plan_delete_branch(refs, name))
+
+    async def rename_branch(self, old: str, new: str) -> None:
+        """Gives a branch another name. NotFound, InvalidName, AlreadyExists, ReadOnly."""
+        await self._change_refs("branch", lambda refs: plan_rename_branch(refs, old, new))
+
+    async def undelete_branch(self, name: str) -> BranchState:
+        """Shows the branch of this name that was deleted last; if it was emptied before, as it was before that.
+
+        Raises:
+            NotFound: No such branch was deleted.
+            AlreadyExists: There is one of that name now.
+        """
+        author = Author(self._publisher.user, f"{self._publisher.user}@{self._publisher.host}")
+
+        async def draft(state: LogState) -> tuple[Draft, BranchMove]:
+            branch = plan_show_branch(state.refs, name)
+            full = await self._last_full_version(branch)
+            if branch.tip is None or full is None or full == branch.tip:
+                move = BranchMove(branch.id, branch.name, branch.tip, branch.version)
+                return Draft("branch", (move,)), move
+            tree = self._objects.read_commit(full).tree
+            message = f"Bring back {name} as it was before it was emptied"
+            commit = write_commit(self._objects, tree, (branch.tip,), author, message, self._publisher.clock())
+            move = BranchMove(branch.id, branch.name, commit, branch.version + 1)
+            return Draft("branch", (move,), inline(self._objects, [commit])), move
+
+        move = await self._model.publish(draft)
+        return BranchState(move.branch, move.name, move.tip, move.version)
+
+    async def _last_full_version(self, branch: BranchState) -> str | None:
+        """The newest version of a branch that holds anything; None if there never was one."""
+        for version in range(branch.version, 0, -1):
+            commit = await self._history.commit_of(branch, version)
+            if await self.list_tree(self._objects.read_commit(commit).tree):
+                return commit
+        return None
+
+    async def create_tag(
+        self, name: str, commit: str, *, message: str | None = None, author: Author | None = None
+    ) -> None:
+        """Makes a tag, annotated if there is a message. InvalidName, AlreadyExists, NotFound for the commit."""
+        self._objects.read_commit(commit)
+        target = commit
+        objects: tuple[tuple[str, bytes, str], ...] = ()
+        if message is not None:
+            who = author or Author(self._publisher.user, f"{self._publisher.user}@{self._publisher.host}")
+            tagger = Signature(who.name, who.email, self._publisher.clock() // NS_PER_S)
+            target = self._objects.write_tag(RawTag(commit, "commit", name, tagger, message))
+            objects = inline(self._objects, [target])
+        await self._change_refs("tag", lambda refs: plan_create_tag(refs, name, target), objects)
+
+    async def delete_tag(self, name: str) -> None:
+        """Removes a tag. NotFound."""
+        await self._change_refs("tag", lambda refs: plan_delete_tag(refs, name))
+
+    async def set_alias(self, name: str, commit: str, *, who: str, why: str) -> None:
+        """Makes or moves an alias. InvalidName, AlreadyExists for a branch's or tag's name, NotFound for the commit."""
+        self._objects.read_commit(commit)
+        await self._change_refs("alias", lambda refs: plan_set_alias(refs, name, commit, who, why))
+
+    async def delete_alias(self, name: str, *, who: str) -> None:
+        """Removes an alias. NotFound."""
+        await self._change_refs("alias", lambda refs: plan_delete_alias(refs, name, who))
+
+    async def _change_refs(
+        self, kind: str, plan: Callable[[Refs], Change], objects: tuple[tuple[str, bytes, str], ...] = ()
+    ) -> Change:
+        async def draft(state: LogState) -> tuple[Draft, Change]:
+            change = plan(state.refs)
+            return Draft(kind, (change,), objects), change
+
+        return await self._model.publish(draft)
+
+    # --- whole-model work
+
+    async def large_contents(self) -> set[LargeContent]:
+        """Every large file that any ref leads to, deleted branches included. CorruptData."""
+        find = functools.partial(large_contents, self._objects, self.refs.tips())
+        return await self._read(find, small=False)
+
+    async def fsck(self) -> list[Problem]:
+        """Everything that is wrong with the model's log, files and Git objects; large files' data is not looked at."""
+        return await check_model(self._storage, self._model.log, self._objects, self.state, self._limiter)
+
+    async def export_git(self, directory: Path) -> None:
+        """Writes a bare Git repository with all of the model's Git objects and refs."""
+        export = functools.partial(export_repository, self._objects, self.state, directory)
+        await trio.to_thread.run_sync(export, limiter=self._limiter)
