@@ -52,6 +52,9 @@ class _MemoryBackend(pygit2.OdbBackend):
     def exists_cb(self, oid: pygit2.Oid) -> bool:
         return str(oid) in self._objects
 
+    def refresh_cb(self) -> None:
+        """libgit2 calls this before it says that an object is missing: nothing can have come."""
+
 
 class _Packs:
     """The packs of a folder.
@@ -248,17 +251,18 @@ class GitObjects:
         """
         if not oids:
             raise ValueError("a pack needs an object")
+        # Looked for here, as an error inside the builder can't be told from any other.
+        for oid in oids:
+            if not self.has(oid):
+                raise NotFound(f"Git object {oid} is not in this model")
         repository = pygit2.Repository()
         odb = pygit2.Odb()
-        odb.add_backend(_MemoryBackend(self._memory), 2)
+        odb.add_backend(_MemoryBackend(dict(self._memory)), 2)
         odb.add_backend(pygit2.OdbBackendPack(str(self._objects_dir)), 1)
         repository.set_odb(odb)
         builder = pygit2.PackBuilder(repository)
         for oid in sorted(oids):
-            try:
-                builder.add(pygit2.Oid(hex=oid))
-            except (KeyError, pygit2.GitError) as error:
-                raise NotFound(f"Git object {oid} is not in this model") from error
+            builder.add(pygit2.Oid(hex=oid))
         scratch = directory / f"{name}.tmp"
         scratch.mkdir()
         builder.write(str(scratch))
