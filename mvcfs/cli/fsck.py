@@ -53,6 +53,6 @@ def fsck(
 def _describe(problem: Any) -> str:
     if not isinstance(problem, dict):
         return str(problem)
-    where = ": ".join(str(problem[key]) for key in ("model", "path", "name") if problem.get(key))
-    what = str(problem.get("problem") or problem.get("message") or problem.get("kind") or problem)
-    return f"{where}: {what}" if where else what
+    where = ": ".join(str(problem[key]) for key in ("model", "file") if problem.get(key))
+    touched = ", ".join(problem.get("versions") or ())
+    return f"{where}: {problem.get('text')}" + (f" (needed by {touched})" if touched else "")

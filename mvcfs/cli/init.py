@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated
 
 import trio
@@ -34,7 +35,7 @@ def init(
     async def make() -> tuple[str, str]:
         storage = await open_store(store, stores)
         try:
-            return storage.url, (await Store.init(storage)).id
+            return storage.url, (await Store.init(storage, created_ns=time.time_ns())).id
         finally:
             await storage.aclose()
 

@@ -124,13 +124,22 @@ class StoreOptions:
     metadata_timeout: Annotated[
         float,
         typer.Option(
-            parser=duration, metavar="TIME", help="Deadline of one metadata call to the store.", show_default="30s"
+            parser=duration, metavar="TIME", help="Deadline of one metadata call to the store.", show_default="10s"
         ),
-    ] = 30.0
+    ] = 10.0
     data_timeout: Annotated[
         float,
-        typer.Option(parser=duration, metavar="TIME", help="Deadline of one read or write of data.", show_default="2m"),
-    ] = 120.0
+        typer.Option(
+            parser=duration, metavar="TIME", help="Deadline of one read or write of data.", show_default="60s"
+        ),
+    ] = 60.0
+    block_size: Annotated[
+        int, typer.Option(parser=size, metavar="SIZE", help="HDFS block size of new files.", show_default="128MiB")
+    ] = 128 * MIB
+    replication: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="HDFS replication of new files.", show_default="the cluster's"),
+    ] = None
 
 
 @dataclass(frozen=True, slots=True)

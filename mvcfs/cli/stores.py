@@ -48,7 +48,12 @@ async def open_store(url: str, stores: StoreOptions) -> Storage:
     from mvcfs.storage.config import StorageConfig
 
     hadoop = hadoop_conf_dir(stores)
-    config = StorageConfig(metadata_deadline_s=stores.metadata_timeout, data_deadline_s=stores.data_timeout)
+    config = StorageConfig(
+        metadata_deadline_s=stores.metadata_timeout,
+        data_deadline_s=stores.data_timeout,
+        block_bytes=stores.block_size,
+        replication=stores.replication,
+    )
     return await open_storage(url, config=config, hadoop_conf_dir=str(hadoop) if hadoop else None)
 
 

@@ -43,7 +43,7 @@ class ContentConfig:
     chunk_max_bytes: int = 4 * MIB
     pack_bytes: int = 128 * MIB
     piece_bytes: int = 8 * MIB
-    upload_bytes: int = 192 * MIB
+    upload_bytes: int = 96 * MIB
     upload_files: int = 4
     packs_in_flight: int = 3
     range_bytes: int = 8 * MIB

@@ -13,6 +13,7 @@ Threading: trio thread only.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
@@ -90,16 +91,19 @@ class Staging(StagingRoom):
         return StagedFile(self, base, layers, synced=found.synced, lost=found.layers[len(layers) :])
 
     def sweep(self, states: Iterable[str]) -> int:
-        """At start: removes the staging files that no state names; returns how many."""
+        """At start: gives the staging files up that no state names; returns how many. They go with the next `reap`."""
         named = {name for state in states for layer in decode_state(state).layers for name in file_names(layer)}
-        removed = 0
-        for path in list(self.directory.iterdir()):
-            if path.name not in named and LAYER_NAME.fullmatch(path.name.removesuffix(MAP_SUFFIX)):
-                path.unlink(missing_ok=True)
-                removed += 1
-        if removed:
-            logger.info("removed %d staging files that nothing names from %s", removed, self.directory)
-        return removed
+        found = 0
+        with os.scandir(self.directory) as entries:
+            for entry in entries:
+                if entry.name not in named and LAYER_NAME.fullmatch(entry.name.removesuffix(MAP_SUFFIX)):
+                    size = entry.stat(follow_symlinks=False).st_blocks * 512
+                    self.charge(size)
+                    self.doom((entry.name,), size)
+                    found += 1
+        if found:
+            logger.info("%d staging files in %s are named by nothing", found, self.directory)
+        return found
 
     def close(self) -> None:
         """Closes all descriptors."""

@@ -4,7 +4,9 @@ What to know of pyfuse3 here:
 - Each handler runs in a task of its own. A handler that waits (for the store, for room in the staging folder) holds one
   of `MAX_TASKS` tasks; pyfuse3 reads no further request once all are held, so there are many more of them than a
   busy machine has waiting programs, and waiting without end is the file system's to avoid.
-- There is no interrupt: a program killed while it waits leaves at once, its request goes on to its end.
+- There is no interrupt: once we have a request, the program behind it can't even be killed before we answer. And while
+  a lookup waits, the kernel lets nobody make, remove or look up other names in that directory. So whatever waits in a
+  handler waits within a deadline, never without end.
 - pyfuse3 copies from EntryAttributes and never writes to what a handler returned, so one object is handed out as long
   as the file system returns the same Attr: building it is what directory listings would spend their time on.
 - Without the xattr handlers getxattr answers ENOSYS. The kernel then never asks again, which makes `ls -l` twenty

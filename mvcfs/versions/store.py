@@ -183,12 +183,12 @@ class Store:
             AlreadyExists: The new name is taken.
         """
         check_model_name(new)
-        model_id = await self._id_of(old)
+        model_id = await self.id_of(old)
         await self._move(f"models/{old}", f"models/{new}", model_id)
 
     async def remove_model(self, name: str, *, time_ns: int = 0) -> None:
         """Takes a model out of sight; its data stays until it is collected. NotFound."""
-        model_id = await self._id_of(name)
+        model_id = await self.id_of(name)
         removal = new_id()
         # Written before the model goes: a removed model without its name could not be brought back by name.
         note = f"models/{name}/removed-{removal}"
@@ -244,7 +244,8 @@ class Store:
             return None
         return None if first is None else first.record.model
 
-    async def _id_of(self, name: str) -> str:
+    async def id_of(self, name: str) -> str:
+        """The id of the model with a name; NotFound."""
         model_id = await self._id_at(f"models/{name}")
         if model_id is None:
             raise await self._no_model(name)

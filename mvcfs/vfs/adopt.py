@@ -123,6 +123,8 @@ class _Mover:
                 self._settle_dir(plan, plan.root, root_tree)
             self._follow(tree.root, root_tree)
             tree.base_commit = commit
+            if plan is not None:
+                tree.root_attributes = plan.root.attributes
             if plan is not None and not tree.root.delta and tree.root.generation == plan.root.generation:
                 tree.root.changed = False
             tree.overlay.drop_nodes(self._drop)

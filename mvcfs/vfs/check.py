@@ -5,16 +5,22 @@ Reads only. A damaged store is reported, never raised. Threading: trio thread; h
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from mvcfs.errors import MvcfsError
 from mvcfs.types import LargeContent
+from mvcfs.versions.check import Severity
 
 if TYPE_CHECKING:
     from mvcfs.vfs.engine import Engine
     from mvcfs.vfs.model import OpenModel
 
 Json = dict[str, Any]
+
+# A damaged file of a long history is named in this many versions at most, searched for in so many.
+_SHOWN_PLACES = 20
+_SEARCHED_VERSIONS = 1000
 
 
 async def check_store(engine: Engine, *, data: bool) -> Json:
@@ -25,12 +31,12 @@ async def check_store(engine: Engine, *, data: bool) -> Json:
         data: Whether every chunk is read and hashed as well.
 
     Returns:
-        `problems` (each with `model`, `file`, `text`, `versions`) and `counts`.
+        `problems` (each with `model`, `file`, `text`, `versions`), `notes` (of no consequence) and `counts`.
     """
     checker = _Checker(engine, data)
     for name in await engine.store.models():
         await checker.check_model(name)
-    return {"problems": checker.problems, "counts": checker.counts, "data": data}
+    return {"problems": checker.problems, "notes": checker.notes, "counts": checker.counts, "data": data}
 
 
 class _Checker:
@@ -38,6 +44,7 @@ class _Checker:
         self._engine = engine
         self._data = data
         self.problems: list[Json] = []
+        self.notes: list[Json] = []
         self.counts: dict[str, int] = {
             "models": 0, "records": 0, "versions": 0, "git_packs": 0, "manifests": 0, "packs": 0, "large_files": 0,
             "pack_bytes": 0,
@@ -61,7 +68,10 @@ class _Checker:
         self.counts["versions"] += sum(state.version for state in refs.branches.values())
         self.counts["git_packs"] += len(refs.git)
         for problem in await model.data.repository.fsck():
-            self._add(name, problem.name, problem.text, list(problem.versions))
+            if problem.severity is Severity.DAMAGE:
+                self._add(name, problem.what, problem.message, list(problem.versions))
+            else:
+                self.notes.append({"model": name, "file": problem.what, "text": problem.message})
         await self._check_contents(model)
 
     async def _check_contents(self, model: OpenModel) -> None:
@@ -84,18 +94,43 @@ class _Checker:
         except MvcfsError as error:
             self._add(model.name, "git", str(error))
             return
-        for oid, size in sorted(contents):
+        for large in sorted(contents, key=lambda one: one.oid):
             self.counts["large_files"] += 1
             try:
-                await model.data.content.open(LargeContent(oid, size))
+                await model.data.content.open(large)
             except MvcfsError as error:
-                self._add(model.name, f"sha256:{oid}", str(error), await self._versions_of(model, (oid,)))
+                self._add(model.name, f"sha256:{large.oid}", str(error), await self._versions_of(model, (large.oid,)))
 
     async def _versions_of(self, model: OpenModel, oids: tuple[str, ...]) -> list[str]:
-        """Where large files are needed: `branch@version path`."""
+        """Where large files are needed: `branch@version:path`, the newest versions first."""
         if not oids:
             return []
+        repository = model.data.repository
+        paths: dict[str, list[str]] = {}
+        found: list[str] = []
         try:
-            return await model.data.repository.places_of(frozenset(oids))
-        except MvcfsError:
-            return []
+            for branch in repository.refs.branches:
+                for info in await repository.history(branch, limit=_SEARCHED_VERSIONS):
+                    hit = await self._paths_of(model, info.tree, frozenset(oids), paths)
+                    found += [f"{branch}@{info.version}:{path}" for path in hit]
+                    if len(found) >= _SHOWN_PLACES:
+                        return found[:_SHOWN_PLACES]
+        except MvcfsError as error:
+            found.append(f"(not all versions can be read: {error})")
+        return found
+
+    async def _paths_of(
+        self, model: OpenModel, tree: str, oids: frozenset[str], known: dict[str, list[str]]
+    ) -> list[str]:
+        """The paths of a tree whose content is among `oids`; `known` remembers trees that versions share."""
+        if tree in known:
+            return known[tree]
+        found: list[str] = []
+        for entry in await model.data.repository.list_tree(tree):
+            name = os.fsdecode(entry.name)
+            if isinstance(entry.content, LargeContent) and entry.content.oid in oids:
+                found.append(name)
+            elif entry.tree is not None:
+                found += [f"{name}/{path}" for path in await self._paths_of(model, entry.tree, oids, known)]
+        known[tree] = found
+        return found

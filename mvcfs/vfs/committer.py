@@ -128,7 +128,7 @@ class Committer:
     ) -> CommitOutcome:
         tree = self.tree
         root = tree.root
-        if not root.changed:
+        if not root.changed or (message is None and plan.only_times()):
             return self._unchanged(plan)
         known = {name: root.has_base(name) for name in plan.root.entries}
         subject = message if message is not None else describe_changes(plan.root, known)
@@ -159,7 +159,8 @@ class Committer:
                 with trio.CancelScope(shield=True):
                     await upload.abort()
         with trio.CancelScope(shield=True):
-            return await self._settle(plan, published)
+            outcome = await self._settle(plan, published)
+        return outcome  # noqa: RET504 - a CancelScope may swallow, so the return stands outside
 
     def _unchanged(self, plan: Plan) -> CommitOutcome:
         state = self.tree.model.repository.refs.branch_by_id(self.tree.branch_id)
@@ -228,6 +229,7 @@ class Committer:
             await self._learn_contents(plan, published.tree)
             invalid = await adopt(tree, published.commit, published.tree, plan)
         self.on_invalid(invalid)
+        await tree.staging.reap()
         return CommitOutcome(
             published.commit, published.version, published.branch, published.unchanged, published.conflict,
             plan.left_out, plan.ignored,

@@ -27,8 +27,9 @@ from mvcfs.content.model_content import ModelContent
 from mvcfs.content.staging import Staging
 from mvcfs.errors import Busy, MvcfsError, NotEmpty, NotFound
 from mvcfs.storage.protocol import Storage
+from mvcfs.versions.publish import Publisher
 from mvcfs.versions.refs import BranchState
-from mvcfs.versions.store import Publisher, Store
+from mvcfs.versions.store import Store
 from mvcfs.vfs.adopt import Invalidation
 from mvcfs.vfs.attr import Statfs
 from mvcfs.vfs.commands import Command, Commands, Json, count_changes
@@ -163,7 +164,10 @@ class Engine:
             directory / "staging",
             limit_bytes=self.config.staging_bytes,
             min_free_bytes=self.config.staging_min_free_bytes,
+            sync_rows=self.overlay.sync,
         )
+        self.staging.on_pressure = self._hurry_versions
+        self.staging.can_free = self._can_free
         self.staging.sweep(self.overlay.staged_states())
         await self._replay(self.overlay)
         if not self.config.read_only:
@@ -217,12 +221,13 @@ class Engine:
             return model
 
     async def _open_model(self, name: str) -> OpenModel:
-        local_dir = self.local_dir / "models"
+        local_dir = self.local_dir / "models" / await self.store.id_of(name)
+        local_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         repository = await self.store.open_model(name, local_dir=local_dir, publisher=self.publisher())
         content = ModelContent(
             self.storage,
             model_path=lambda: repository.path,
-            local_dir=local_dir / repository.id,
+            local_dir=local_dir,
             cache=self.cache,
             budget=self.budget,
             config=self.content_config,
@@ -320,6 +325,19 @@ class Engine:
         self._statfs = (now, found)
         return found
 
+    def _hurry_versions(self) -> None:
+        """Writers wait for room: closed files become versions at once, so that their staging files can go."""
+        for model in self.models.values():
+            for branch in model.branches.values():
+                branch.settler.hurry()
+
+    def _can_free(self) -> bool:
+        return any(
+            branch.committer.lock.locked() or branch.settler.has_closed()
+            for model in self.models.values()
+            for branch in model.branches.values()
+        )
+
     def warn_once(self, text: str) -> None:
         """Logs a warning that many calls would repeat."""
         if text in self._warned:
@@ -341,6 +359,8 @@ class Engine:
             await trio.sleep(self.config.refresh_s)
             for model in list(self.models.values()):
                 await self._refresh(model)
+            if self.staging is not None:
+                await self.staging.reap()
 
     async def _refresh(self, model: OpenModel) -> None:
         try:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mvcfs.content.staging import FrozenFile
 from mvcfs.types import Attributes, Content
@@ -114,12 +114,31 @@ class Plan:
     left_out: int = 0
     ignored: int = 0
 
+    def only_times(self) -> bool:
+        """Whether nothing differs but times of directories, which come from files that no version holds."""
+        return _only_times(self.root, self.root.node.tree.root_attributes)
+
     def release(self) -> None:
         """Lets go of frozen bytes of a plan that will not be settled."""
         for file in self.root.files():
             if file.frozen is not None:
                 file.frozen.release()
                 file.frozen = None
+
+
+def _only_times(planned: PlannedDir, base: Attributes | None) -> bool:
+    if base is None:
+        # A branch without a version, or a directory that is new: it is worth a version if anything is in it.
+        return planned.node is planned.node.tree.root and not planned.entries
+    if replace(planned.attributes, mtime_ns=0) != replace(base, mtime_ns=0):
+        return False
+    known = planned.node.base or {}
+    for name, entry in planned.entries.items():
+        if not isinstance(entry, PlannedDir) or name not in known or known[name].tree != entry.base_tree:
+            return False
+        if not _only_times(entry, known[name].attributes):
+            return False
+    return True
 
 
 def freeze(tree: WorkingTree, *, hold_back: Callable[[Node, bytes], bool]) -> Plan:

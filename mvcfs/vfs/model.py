@@ -116,6 +116,7 @@ class OpenModel:
             attributes = await self.data.repository.root_attributes(root_tree)
             if attributes is not None:
                 tree.root.apply_attributes(attributes)
+                tree.root_attributes = attributes
         committer = Committer(tree, services.config.host, os.getuid(), services.content, services.on_invalid)
         settler.attach(tree, committer)
         if row is not None:

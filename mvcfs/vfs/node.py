@@ -198,7 +198,8 @@ class Node(Inode):
 
     async def mknod(self, name: bytes, mode: int, rdev: int, caller: Caller) -> Node:
         """See `Inode.mknod`."""
-        return await self.tree.namespace.make(self, name, mode, caller, rdev=rdev)
+        kind = stat.S_IFMT(mode) or stat.S_IFREG
+        return await self.tree.namespace.make(self, name, kind | stat.S_IMODE(mode), caller, rdev=rdev)
 
     async def symlink(self, name: bytes, target: bytes, caller: Caller) -> Node:
         """See `Inode.symlink`."""

@@ -45,6 +45,10 @@ def replay(tree: WorkingTree, overlay: Overlay, root_ino: int) -> int:
         nodes[root_ino].parents = []
         _drop_nameless(tree, overlay, nodes, root_ino)
         overlay.drop_nodes(lost)
+        for ino, node in nodes.items():
+            # Recovered staging files are written from now on: their rows speak of this boot.
+            if rows[ino].boot != overlay.boot:
+                overlay.put_node(node.row(overlay.boot))
     tree.root = nodes[root_ino]
     if lost:
         log.warning(

@@ -57,7 +57,7 @@ class Settler:
         self._looked_at = (-1, 0.0)
         self._last_version = time.monotonic()
         self._reload_rules = True
-        self._paused = False
+        self._hurried = False
         self.last_error: str | None = None
         self.error_since_s: float | None = None
         self.last_conflict: str | None = None
@@ -111,6 +111,8 @@ class Settler:
     def due(self) -> float | None:
         """The instant (trio and monotonic clock agree) of the next automatic version; None while there is nothing."""
         unrest = self._unrest
+        if self._hurried:
+            return time.monotonic()
         due: float | None = None
         if unrest.last is not None:
             due = unrest.last + self.settle_s()
@@ -120,6 +122,21 @@ class Settler:
             live_due = self._last_version + self._rules.live_interval_s
             due = live_due if due is None else min(due, live_due)
         return due
+
+    def hurry(self) -> None:
+        """Makes the next version at once, of all closed files."""
+        self._hurried = True
+        self._wake.set()
+
+    def has_closed(self) -> bool:
+        """Whether a version of the closed files would free staging files."""
+        assert self.tree is not None
+        return any(
+            node.staged is not None
+            and not self._open_only(node, self.tree.path_of(node))
+            and not self.tree.is_ignored(self.tree.path_of(node), is_dir=False)
+            for node in self.tree.changed_nodes()
+        )
 
     def note_replayed(self) -> None:
         """Tells that the overlay held changes at the mount: they are as old as can be."""
@@ -183,9 +200,9 @@ class Settler:
     async def commit_automatic(self) -> CommitOutcome:
         """One automatic version of what is quiet now."""
         unrest, self._unrest = self._unrest, _Unrest()
-        settle_finished = unrest.finished
-        self._unrest.finished = settle_finished
-        hold_back = self._holds_back
+        self._unrest.finished = unrest.finished
+        hold_back = self._open_only if self._hurried else self._holds_back
+        self._hurried = False
         try:
             outcome = await self._commit(hold_back, None, None)
         except BaseException:

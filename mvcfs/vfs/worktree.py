@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from mvcfs.content.staging import Staging
 from mvcfs.errors import NotFound
-from mvcfs.types import Caller, TreeEntry
+from mvcfs.types import Attributes, Caller, TreeEntry
 from mvcfs.vfs.ignore import IgnoreRules
 from mvcfs.vfs.node import Node
 from mvcfs.vfs.overlay import BranchRow, Overlay
@@ -92,6 +92,7 @@ class WorkingTree:
         self.rules = IgnoreRules.defaults()
         self.links: dict[str, Node] = {}
         self.deleted = False
+        self.root_attributes: Attributes | None = None
         self.namespace: Namespace = Namespace(self)
         self.data: NodeData = NodeData(self)
         now = time.time_ns()

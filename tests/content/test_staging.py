@@ -347,6 +347,8 @@ async def test_sweep_removes_what_no_state_names(staging: Staging) -> None:
     (staging.directory / "foreign").write_bytes(b"")
     again = Staging(staging.directory, limit_bytes=1 << 20, min_free_bytes=0)
     assert again.sweep([kept.state()]) == 2
+    assert len(names(again)) == 5
+    assert await again.reap() == 2
     assert len(names(again)) == 3
     assert await content(again.load(kept.state(), BytesBase(b"x" * 9), same_boot=True)) == b"y" + b"x" * 8
     assert again.used_bytes > 0
