@@ -6,7 +6,7 @@ and goes on from there. Looking for news costs two small calls at once; only whe
 How it stays right:
 
 * The next record's name being free says that nothing is new only as long as our own last record is still there: records
-  are trimmed oldest first, so if that one stands, its successors were not trimmed.
+  are trimmed oldest first (but for record 0), so if that one stands, its successors were not trimmed.
 * A record that stands at a number below a checkpoint may be a ghost, renamed there too late by a writer that slept
   through a trim. Whenever a checkpoint ahead of us exists, records up to it count only if they lead to exactly the
   record that it names; otherwise the checkpoint does.
@@ -147,7 +147,8 @@ class RefLog:
         )
         if own is not None:
             await self._check_own(number, own)
-            if ahead is None:
+            # Record 0 stays whatever is trimmed, so that it stands says nothing.
+            if ahead is None and number > 0:
                 return False
         state = await self._settled(self._advance)
         changed = state.number != self.state.number
