@@ -68,6 +68,8 @@ class ManifestSet:
         self._names: list[str] = []  # what the numbers in _where mean; None of them is reused
         self._oids: Array = np.empty(0, "S32")
         self._where: Array = np.empty(0, np.uint32)
+        self._doubted: set[str] = set()
+        self._stale: set[str] = set()
         self._lock = trio.Lock()
         self._swept = False
 
@@ -120,11 +122,12 @@ class ManifestSet:
         """Where the local copy of a manifest is."""
         return self._directory / name.rpartition("/")[2]
 
-    async def forget_copy(self, name: str) -> None:
-        """Throws the local copy away: what it said was not so. The next use fetches it again."""
-        self._forget({name})
-        with suppress(OSError):
-            await trio.to_thread.run_sync(self.local_path(name).unlink, limiter=self._limiter)
+    def doubt(self, name: str) -> None:
+        """Says that what a manifest says of the store was not so: perhaps its local copy rotted. Fetches it once more."""
+        if name in self._live and name not in self._doubted:
+            self._doubted.add(name)
+            self._stale.add(name)
+            self._forget({name})
 
     async def sweep(self) -> None:
         """Once after a start: removes local copies of manifests that are live no longer, and remains of a killed run."""
@@ -195,12 +198,15 @@ class ManifestSet:
             raise NotFound(f"manifest {name} is live no longer")
         trusted = name in self._indexed
         try:
+            if name in self._stale:
+                raise CorruptData("it doesn't fit the store")
             return await trio.to_thread.run_sync(_load_copy, path, name, size, not trusted, limiter=self._limiter)
         except FileNotFoundError:
             pass
         except (CorruptData, OSError) as error:
             logger.warning("local copy of manifest %s is fetched again: %s", name, error)
         await self._fetch(name, path, size)
+        self._stale.discard(name)
         return await trio.to_thread.run_sync(_load_copy, path, name, size, False, limiter=self._limiter)
 
     async def _fetch(self, name: str, path: Path, size: int) -> None:

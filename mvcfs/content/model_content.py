@@ -117,7 +117,7 @@ class ModelContent:
                 f"{self._model_path()}: large file {content.oid} has {content.size_bytes} bytes, "
                 f"but manifest {chunks.manifest} says {chunks.size_bytes}"
             )
-        return LargeReader(content, chunks, self._store, self._config, self._model_path)
+        return LargeReader(content, chunks, self._store, self._config, self._model_path, self._manifests.doubt)
 
     def upload(self) -> Upload:
         """A new upload, for one publish."""

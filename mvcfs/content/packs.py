@@ -168,6 +168,7 @@ class PackWriter:
             await writer.write(footer)
             await close_checked(self._storage, writer, self.path, self.size_bytes)
             self.closed = True
+            self._cuts = []
         except BaseException:
             with trio.move_on_after(CLEANUP_S, shield=True):
                 await writer.abort()
@@ -205,6 +206,7 @@ class PackPool:
         self._chunker = chunker
         self._by_name: dict[str, PackWriter] = {}
         self._open: list[PackWriter] = []
+        self._unfinished: list[PackWriter] = []
 
     @property
     def packs(self) -> Sequence[PackWriter]:
@@ -252,7 +254,8 @@ class PackPool:
 
     def check(self) -> None:
         """Raises the error of a pack that failed."""
-        for pack in self.packs:
+        self._unfinished = [pack for pack in self._unfinished if not pack.closed]
+        for pack in self._unfinished:
             if pack.error is not None:
                 raise StorageError(f"upload of {pack.name} failed: {pack.error}") from pack.error
 
@@ -291,6 +294,7 @@ class PackPool:
         if pack.room_bytes < cut.length:
             raise InvalidArgument(f"a chunk of {cut.length} bytes doesn't fit a pack of {self._limit}")
         self._by_name[name] = pack
+        self._unfinished.append(pack)
         self._open.append(pack)
         self._start_soon(pack.run)
         return pack

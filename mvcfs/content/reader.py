@@ -29,6 +29,7 @@ class LargeReader:
         store: ChunkStore,
         config: ContentConfig,
         model_path: Callable[[], str],
+        doubt: Callable[[str], None],
     ) -> None:
         """Made by `ModelContent.open`.
 
@@ -38,12 +39,14 @@ class LargeReader:
             store: What fetches them.
             config: Sizes.
             model_path: The model's folder now, for messages.
+            doubt: Told the manifest's name when the store doesn't hold what it says.
         """
         self._content = content
         self._chunks = chunks
         self._store = store
         self._config = config
         self._model_path = model_path
+        self._doubt = doubt
         self._last: list[ChunkRef] = []  # what the latest read needed: the next often needs the same
 
     @property
@@ -93,6 +96,7 @@ class LargeReader:
         return [ref for ref in refs if ref.start < end and ref.start + ref.length > offset]
 
     def _corrupt(self, what: str) -> CorruptData:
+        self._doubt(self._chunks.manifest)
         logger.error("%s: large file %s: %s", self._model_path(), self._content.oid, what)
         return CorruptData(f"{self._model_path()}: large file {self._content.oid}: {what}")
 

@@ -92,6 +92,7 @@ class Upload:
         self._spool: Spool | None = None
         self._manifest: StoredFile | None = None
         self._files: dict[str, SpooledFile] = {}
+        self._known: set[str] = set()
         self._pack_numbers: dict[str, int] = {}
         self._recent: OrderedDict[bytes, Place] = OrderedDict()
         self._ready = trio.Lock()
@@ -165,13 +166,16 @@ class Upload:
             The manifests and the packs to publish; both empty when nothing is new.
 
         Raises:
-            Conflict: A pack that chunks were found in is live no longer; the upload has to be done again.
+            Conflict: A pack or manifest that the upload relied on is live no longer; it has to be done again.
             StorageError: Something couldn't be written; the upload can only be aborted.
         """
         if self._result is not None:
             return self._result
         if self._adding or self._aborted:
             raise InvalidArgument("an upload can't be finished while files are added to it, or once it is aborted")
+        for oid in self._known:
+            if await self._services.manifests.find(oid) is None:
+                raise Conflict(f"large file {oid} was dropped while an upload relied on it")
         if self._files:
             self._result = await self._finish()
         else:
@@ -270,7 +274,9 @@ class Upload:
             known = await self._services.manifests.find(oid)
         except MvcfsError:
             known = None  # a manifest that can't be read may have it; another that has it does no harm
-        if known is None and oid not in self._files:
+        if known is not None:
+            self._known.add(oid)
+        elif oid not in self._files:
             self._files[oid] = SpooledFile(bytes.fromhex(oid), size, rows.finish())
         return content
 

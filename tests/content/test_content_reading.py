@@ -128,6 +128,20 @@ async def test_a_damaged_local_manifest_is_fetched_again(tmp_path: Path, damage:
         assert await whole(rig, content) == noise(20_000)
 
 
+async def test_a_local_manifest_that_rotted_inside_is_fetched_again(tmp_path: Path) -> None:
+    async with open_rig(tmp_path) as rig:
+        (content,) = await rig.store(noise(20_000))
+        reader = await rig.content.open(content)
+        (ref, *_) = reader._chunks.refs(0, 1)
+        await rig.content.aclose()
+        (copy,) = (tmp_path / "local" / "manifests").iterdir()
+        copy.write_bytes(copy.read_bytes().replace(ref.hash, bytes(32)))
+        rig.content = rig.another()
+        with pytest.raises(CorruptData):
+            await whole(rig, content)
+        assert await whole(rig, content) == noise(20_000)
+
+
 async def test_a_damaged_manifest_in_the_store(tmp_path: Path) -> None:
     async with open_rig(tmp_path) as rig:
         (good,) = await rig.store(noise(20_000))

@@ -78,6 +78,17 @@ async def test_a_pack_that_goes_while_uploading_is_a_conflict(tmp_path: Path) ->
         await upload.abort()
 
 
+async def test_a_manifest_that_goes_while_uploading_is_a_conflict(tmp_path: Path) -> None:
+    async with open_rig(tmp_path) as rig:
+        (content,) = await rig.store(noise(30_000))
+        upload = rig.content.upload()
+        await upload.add(BytesSource(noise(30_000)))
+        rig.content.set_live([], rig.packs)
+        with pytest.raises(Conflict, match=content.oid):
+            await upload.finish()
+        await upload.abort()
+
+
 @pytest.mark.parametrize("damage", ["garbage", "lies", "gone"])
 async def test_a_damaged_index_costs_bytes_only(tmp_path: Path, damage: str) -> None:
     async with open_rig(tmp_path) as rig:
