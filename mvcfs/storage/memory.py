@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Union
 
 import trio
 
@@ -42,7 +41,7 @@ class _Directory:
     names: dict[str, _Node] = field(default_factory=dict)
 
 
-_Node = Union[_File, _Directory]
+_Node = _File | _Directory
 
 
 class MemoryStore:
