@@ -44,7 +44,8 @@ def fsck(
         print_line(f"checked {counts}" if counts else "checked")
         for problem in problems:
             print_line(_describe(problem), style="red")
-        print_line("no problems" if not problems else "")
+        if not problems:
+            print_line("no problems")
     if problems:
         print_error(f"{len(problems)} problem{'s' if len(problems) != 1 else ''} in {store}")
         raise typer.Exit(exits.DAMAGED)

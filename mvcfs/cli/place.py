@@ -70,7 +70,7 @@ def locate(path: str, store: str | None) -> Place:
 
 def store_place(store: str) -> Place:
     """A store as a whole, named by its address or by a directory that it is mounted on."""
-    if "://" not in store:
+    if ":/" not in store:
         mount = mount_at(real_mountpoint(store))
         if mount is not None:
             return Place("", mount=mount)

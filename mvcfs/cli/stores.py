@@ -33,8 +33,10 @@ def user_name() -> str:
 
 
 def absolute_url(store: str) -> str:
-    """A store's address that means the same in every directory: plain paths become absolute."""
-    return store if "://" in store else os.path.abspath(store)
+    """A store's address in its one form, which means the same in every directory."""
+    from mvcfs.storage.store_url import parse_store_url
+
+    return parse_store_url(store).url
 
 
 def cache_dir(stores: StoreOptions) -> Path:
@@ -96,7 +98,7 @@ async def direct_engine(url: str, stores: StoreOptions, folder: Path) -> AsyncIt
 
     config = EngineConfig(folder, socket.gethostname(), user_name(), block_cache_bytes=0)
     async with trio.open_nursery() as nursery:
-        engine = await Engine.open(await open_store(url, stores), config, nursery)
+        engine = await Engine.open(open_store(url, stores), config, nursery)
         try:
             yield engine
         finally:

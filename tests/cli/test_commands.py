@@ -156,10 +156,13 @@ def test_fsck_with_problems_exits_as_damaged(daemon, mvcfs, monkeypatch):
     from mvcfs.cli import place
 
     monkeypatch.setattr(place, "mount_at", lambda path: place.list_mounts()[0])
-    daemon.answers["fsck"] = {"problems": [{"model": "m", "problem": "pack packs/1 is gone"}], "counts": {"packs": 3}}
+    daemon.answers["fsck"] = {
+        "problems": [{"model": "m", "file": "packs/1", "text": "is gone", "versions": ["main@1"]}],
+        "counts": {"packs": 3},
+    }
     code, out, err = mvcfs("fsck", "/fake/models", "--data")
     assert code == 5
-    assert "m: pack packs/1 is gone" in out
+    assert "m: packs/1: is gone (needed by main@1)" in out
     assert "checked 3 packs" in out
     assert err == "mvcfs: 1 problem in /fake/models\n"
     assert daemon.asked == [("fsck", {"data": True})]
