@@ -151,7 +151,7 @@ class PackWriter:
             await discard_file(self._storage, self.path)
 
     async def _write(self) -> None:
-        writer = await self._storage.create(self.path)
+        writer = await create_checked(self._storage, self.path)
         try:
             while self._queue or not self._sealed:
                 if not self._queue:
@@ -301,13 +301,32 @@ class PackPool:
 
 
 async def close_checked(storage: Storage, writer: Writer, path: str, size_bytes: int) -> None:
-    """Closes a file; where the answer got lost, looks whether it is there at its full length."""
+    """Closes a file; where the answer got lost, looks whether it is there whole. What can't be closed is removed."""
     try:
-        await writer.close()
+        try:
+            await writer.close()
+        except UnknownOutcome:
+            if not await _is_whole(storage, path, size_bytes):
+                raise
+    except BaseException:
+        await discard_file(storage, path)
+        raise
+
+
+async def create_checked(storage: Storage, path: str) -> Writer:
+    """Starts a file of a random name; where the answer got lost, what may have been begun is removed."""
+    try:
+        return await storage.create(path)
     except UnknownOutcome:
-        entry = await storage.stat(path)
-        if entry.size_bytes != size_bytes:
-            raise
+        await discard_file(storage, path)
+        raise
+
+
+async def _is_whole(storage: Storage, path: str, size_bytes: int) -> bool:
+    try:
+        return (await storage.stat(path)).size_bytes == size_bytes
+    except NotFound:
+        return False
 
 
 async def check_stored(storage: Storage, model_path: str, files: Sequence[StoredFile]) -> None:

@@ -29,7 +29,15 @@ from mvcfs.content.config import ContentConfig
 from mvcfs.content.dedup import DedupIndex, Place
 from mvcfs.content.manifest_file import SpooledFile, write_manifest
 from mvcfs.content.manifests import ManifestSet
-from mvcfs.content.packs import CLEANUP_S, PackPool, Reservation, check_stored, close_checked, discard_file
+from mvcfs.content.packs import (
+    CLEANUP_S,
+    PackPool,
+    Reservation,
+    check_stored,
+    close_checked,
+    create_checked,
+    discard_file,
+)
 from mvcfs.content.spool import PieceReader, Rows, Source, Spool
 from mvcfs.content.tasks import plain_nursery
 from mvcfs.errors import Conflict, CorruptData, InvalidArgument, MvcfsError, NotFound, StorageError
@@ -310,7 +318,7 @@ class Upload:
     async def _store_manifest(self, local: Path, manifest: StoredFile) -> None:
         services = self._services
         path = f"{services.model_path()}/{manifest.name}"
-        writer = await services.storage.create(path)
+        writer = await create_checked(services.storage, path)
         try:
             for offset in range(0, manifest.size_bytes, self._config.piece_bytes):
                 data = await trio.to_thread.run_sync(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import trio
 
@@ -15,9 +16,13 @@ from mvcfs.content.budget import Budget
 from mvcfs.content.config import ContentConfig
 from mvcfs.content.model_content import ModelContent
 from mvcfs.content.upload import Upload
-from mvcfs.errors import AlreadyExists, CorruptData, NotFound, Transient
-from mvcfs.storage.protocol import Space, StoreEntry
+from mvcfs.errors import NotFound, Transient
+from mvcfs.storage.faults import FaultyStorage
+from mvcfs.storage.memory import MemoryStorage, MemoryStore
+from mvcfs.storage.wrapper import Call
 from mvcfs.types import SELF, Identity, LargeContent, StoredFile
+
+T = TypeVar("T")
 
 SMALL = ContentConfig(
     chunk_min_bytes=256,
@@ -34,93 +39,58 @@ SMALL = ContentConfig(
 MODEL = "models/m"
 
 
-class DictStorage:
-    """A store in a dict, with hooks: damage the files, fail or delay calls."""
+class Files(MutableMapping[str, bytes]):
+    """The files of a store in memory, to look at and to damage."""
 
-    url = "memory://test"
-    block_bytes = 1 << 20
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+
+    def __getitem__(self, path: str) -> bytes:
+        try:
+            return self._store.find(path).data  # type: ignore[union-attr]
+        except NotFound:
+            raise KeyError(path) from None
+
+    def __setitem__(self, path: str, data: bytes) -> None:
+        self.pop(path, None)
+        self._store.put(path, bytes(data))
+
+    def __delitem__(self, path: str) -> None:
+        directory, name = self._store.parent(path)
+        del directory.names[name]
+
+    def __iter__(self) -> Iterator[str]:
+        for kind in ("manifests", "packs"):
+            for name in sorted(self._store.find(f"{MODEL}/{kind}").names):  # type: ignore[union-attr]
+                yield f"{MODEL}/{kind}/{name}"
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+class LabStorage(FaultyStorage):
+    """A store in memory that remembers range reads and calls a hook before everything."""
 
     def __init__(self) -> None:
-        self.files: dict[str, bytes] = {}
+        store = MemoryStore()
+        super().__init__(MemoryStorage(store))
+        self.files = Files(store)
         self.reads: list[tuple[str, int, int]] = []
         self.hook: Callable[[str, str], Awaitable[None]] | None = None
         self.running = 0
 
-    async def _call(self, op: str, path: str) -> None:
-        await trio.lowlevel.checkpoint()
+    async def around(self, call: Call, run: Callable[[], Awaitable[T]]) -> T:
         if self.hook is not None:
-            await self.hook(op, path)
-
-    async def stat(self, path: str, *, identity: Identity = SELF) -> StoreEntry:
-        await self._call("stat", path)
-        if path not in self.files:
-            raise NotFound(path)
-        return StoreEntry(path.rpartition("/")[2], False, len(self.files[path]), 0)
-
-    async def list_dir(self, path: str, *, identity: Identity = SELF) -> list[StoreEntry]:
-        raise NotImplementedError
+            await self.hook(call.op.removeprefix("writer."), call.path)
+        return await super().around(call, run)
 
     async def read_range(self, path: str, offset: int, length: int, *, identity: Identity = SELF) -> bytes:
         self.reads.append((path, offset, length))
         self.running += 1
         try:
-            await self._call("read_range", path)
+            return await super().read_range(path, offset, length, identity=identity)
         finally:
             self.running -= 1
-        if path not in self.files:
-            raise NotFound(path)
-        data = self.files[path][offset : offset + length]
-        if len(data) != length:
-            raise CorruptData(f"{path} ends before {offset + length}")
-        return data
-
-    async def read_file(self, path: str, *, max_bytes: int, identity: Identity = SELF) -> bytes:
-        return await self.read_range(path, 0, len(self.files[path]))
-
-    async def create(self, path: str, *, identity: Identity = SELF) -> DictWriter:
-        await self._call("create", path)
-        if path in self.files:
-            raise AlreadyExists(path)
-        return DictWriter(self, path)
-
-    async def write_file(self, path: str, data: bytes, *, identity: Identity = SELF) -> None:
-        raise NotImplementedError
-
-    async def rename(self, source: str, target: str, *, identity: Identity = SELF) -> None:
-        raise NotImplementedError
-
-    async def mkdir(self, path: str, *, parents: bool = False, identity: Identity = SELF) -> None:
-        raise NotImplementedError
-
-    async def delete(self, path: str, *, recursive: bool = False, identity: Identity = SELF) -> None:
-        await self._call("delete", path)
-        if self.files.pop(path, None) is None:
-            raise NotFound(path)
-
-    async def space(self, *, identity: Identity = SELF) -> Space:
-        raise NotImplementedError
-
-    async def aclose(self) -> None:
-        return None
-
-
-class DictWriter:
-    def __init__(self, storage: DictStorage, path: str) -> None:
-        self._storage = storage
-        self._path = path
-        self._data = bytearray()
-
-    async def write(self, data: bytes | bytearray) -> None:
-        assert isinstance(data, bytes)
-        await self._storage._call("write", self._path)
-        self._data += data
-
-    async def close(self) -> None:
-        await self._storage._call("close", self._path)
-        self._storage.files[self._path] = bytes(self._data)
-
-    async def abort(self) -> None:
-        await self._storage._call("abort", self._path)
 
 
 @dataclass
@@ -148,7 +118,7 @@ def noise(size: int, seed: int = 0) -> bytes:
 class Rig:
     """A model's content on a store, and what a ref log would say of it."""
 
-    storage: DictStorage
+    storage: LabStorage
     directory: Path
     nursery: trio.Nursery
     config: ContentConfig = SMALL
@@ -202,8 +172,11 @@ async def open_rig(
     directory: Path, *, config: ContentConfig = SMALL, budget_bytes: int = 1 << 20, cache_bytes: int = 0
 ) -> AsyncIterator[Rig]:
     """A rig; at the end nothing may hold budget any more."""
+    storage = LabStorage()
+    for kind in ("manifests", "packs"):
+        await storage.mkdir(f"{MODEL}/{kind}", parents=True)
     async with trio.open_nursery() as nursery:
-        rig = Rig(DictStorage(), directory, nursery, config, Budget(budget_bytes), cache_bytes)
+        rig = Rig(storage, directory, nursery, config, Budget(budget_bytes), cache_bytes)
         try:
             yield rig
         finally:

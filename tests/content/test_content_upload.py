@@ -12,6 +12,8 @@ import trio
 from mvcfs.content.pack_file import TRAILER_BYTES, decode_footer, footer_bytes
 from mvcfs.content.upload import Upload
 from mvcfs.errors import Conflict, InvalidArgument, StorageError, Transient, UnknownOutcome
+from mvcfs.storage.faults import Fault
+from mvcfs.storage.memory import MemoryStorage
 from tests.content.content_tools import MODEL, SMALL, BytesSource, noise, open_rig
 
 
@@ -140,7 +142,7 @@ async def test_an_upload_of_failures_only_publishes_nothing(tmp_path: Path) -> N
         with pytest.raises(Transient):
             await upload.add(BytesSource(noise(50_000, 1), fail_at=30_000))
         assert await upload.finish() == ((), ())
-        assert rig.storage.files == {}
+        assert not rig.storage.files
         with pytest.raises(InvalidArgument):
             await upload.add(BytesSource(b"x"))
 
@@ -164,23 +166,25 @@ async def test_a_failing_store_fails_the_upload_and_abort_cleans_up(tmp_path: Pa
             await add_and_finish(upload, 3)
         rig.storage.hook = None
         await upload.abort()
-        assert rig.storage.files == {}
+        assert not rig.storage.files
 
 
-async def test_a_close_whose_answer_got_lost(tmp_path: Path) -> None:
+@pytest.mark.parametrize("op", ["create", "writer.close"])
+@pytest.mark.parametrize("kind", ["packs", "manifests"])
+@pytest.mark.parametrize("happened", [False, True])
+async def test_a_lost_acknowledgement(tmp_path: Path, op: str, kind: str, happened: bool) -> None:
     async with open_rig(tmp_path) as rig:
-
-        async def lose(called: str, path: str) -> None:
-            if called == "close":
-                rig.storage.hook = None
-                raise UnknownOutcome("no answer")
-
-        rig.storage.hook = lose
+        lost = UnknownOutcome("no answer")
+        fault = Fault(op, f"*/{kind}/*", after=lost) if happened else Fault(op, f"*/{kind}/*", before=lost)
+        rig.storage.add(fault)
         upload = rig.content.upload()
-        with pytest.raises(StorageError):  # it didn't happen, here
+        if op == "writer.close" and happened:
             await add_and_finish(upload, 1)
+        else:
+            with pytest.raises(StorageError):
+                await add_and_finish(upload, 1)
         await upload.abort()
-        assert rig.storage.files == {}
+        assert not rig.storage.files
 
 
 async def test_cancelling_an_add_leaves_the_upload_usable(tmp_path: Path) -> None:
@@ -206,7 +210,7 @@ async def test_abort_of_a_finished_upload_removes_it(tmp_path: Path) -> None:
         await upload.add(BytesSource(noise(50_000)))
         assert await upload.finish() == await upload.finish()
         await upload.abort()
-        assert rig.storage.files == {}
+        assert not rig.storage.files
 
 
 async def test_memory_is_bounded_while_the_store_is_slow(tmp_path: Path) -> None:
@@ -243,7 +247,7 @@ async def test_packs_explain_themselves(tmp_path: Path) -> None:
 
 async def test_a_store_with_tiny_blocks_is_refused(tmp_path: Path) -> None:
     async with open_rig(tmp_path) as rig:
-        rig.storage.block_bytes = 2048
+        rig.storage.inner = MemoryStorage(block_bytes=2048)
         with pytest.raises(InvalidArgument, match="blocks of 2048"):
             rig.another()
 
