@@ -112,13 +112,13 @@ class ControlServer:
 
     async def _answer(self, stream: trio.SocketStream, replies: _Replies) -> dict[str, Any]:
         try:
-            if self._active > MAX_CONNECTIONS:
-                raise Busy(f"{MAX_CONNECTIONS} commands are being worked on; try again")
-            _check_peer(stream.socket)
             with trio.move_on_after(REQUEST_TIMEOUT_S) as patience:
                 line = await _read_line(stream)
             if patience.cancelled_caught:
                 raise InvalidArgument(f"no request came within {REQUEST_TIMEOUT_S:g} s")
+            _check_peer(stream.socket)
+            if self._active > MAX_CONNECTIONS:
+                raise Busy(f"{MAX_CONNECTIONS} commands are being worked on; try again")
             return {"result": await self._run(decode_line(line), replies)}
         except BaseException as error:  # a panic of a Rust extension is a BaseException
             if must_pass(error):

@@ -6,6 +6,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,9 @@ def call(
             raise NotPermitted(f"can't reach the daemon by {path}: {error.strerror}") from None
         _check_server(connection, {os.geteuid(), 0, server_uid})
         try:
-            connection.sendall(encode_line({"command": command, "args": dict(args or {})}))
+            # A daemon that refuses may answer before it has read everything.
+            with suppress(BrokenPipeError):
+                connection.sendall(encode_line({"command": command, "args": dict(args or {})}))
             for line in _lines(connection):
                 reply = decode_line(line)
                 if "result" in reply:

@@ -75,8 +75,8 @@ def check_mountpoint(path: str | Path, *, uid: int) -> str:
         NotFound: There is no such directory.
         NotADirectory: It is something else.
         NotEmpty: There is something in it, which a mount would hide.
-        Busy: A live or hung mvcfs mount is there.
-        NotPermitted: A dead one of another user is there, or the directory can't be read.
+        Busy: A live or hung mvcfs mount is there, or one of another user.
+        NotPermitted: The directory can't be read.
     """
     real = real_mountpoint(path)
     while (mount := mount_at(real)) is not None:
@@ -96,16 +96,14 @@ def check_mountpoint(path: str | Path, *, uid: int) -> str:
 
 
 def _clean_up(mount: Mount, uid: int) -> None:
+    if uid not in (0, mount.user_id):
+        # The kernel tells us nothing of a mount that isn't ours, not even whether it is alive.
+        raise Busy(f"user {mount.user_id} has {mount.source} mounted on {mount.mountpoint}; choose another directory")
     state = state_of(mount.mountpoint)
     if state is MountState.ALIVE:
         raise Busy(f"{mount.source} is mounted on {mount.mountpoint} already; `mvcfs umount` takes it off")
     if state is MountState.HUNG:
         raise Busy(f"a mount of {mount.source} on {mount.mountpoint} doesn't answer; see its log, then `mvcfs umount`")
-    if uid not in (0, mount.user_id):
-        raise NotPermitted(
-            f"a dead mount of user {mount.user_id} is on {mount.mountpoint}; they (or root) take it off with: "
-            f"fusermount3 -u {mount.mountpoint}"
-        )
     detach(mount.mountpoint)
     after = mount_at(mount.mountpoint)
     if after is not None and after.mount_id == mount.mount_id:

@@ -315,10 +315,9 @@ class Session:
         return None
 
     async def _counted(self) -> DrainReport:
-        report = DrainReport(reason="not counted")
         with trio.CancelScope(shield=True):
-            report = await self._drained(0.0)
-        return report
+            return await self._drained(0.0)
+        return DrainReport(reason="not counted")
 
     async def _drained(self, timeout_s: float) -> DrainReport:
         try:
