@@ -70,18 +70,17 @@ class AttrRow(NamedTuple):
 
 def git_mode(mode: int) -> int:
     """Git's mode of an entry with this st_mode."""
-    if stat.S_ISDIR(mode):
-        return MODE_TREE
-    if stat.S_ISLNK(mode):
-        return MODE_SYMLINK
-    return MODE_EXECUTABLE if mode & stat.S_IXUSR else MODE_FILE
+    kind = mode & 0o170000
+    if kind == stat.S_IFREG:
+        return MODE_EXECUTABLE if mode & 0o100 else MODE_FILE
+    return MODE_TREE if kind == stat.S_IFDIR else MODE_SYMLINK
 
 
 def speaks_of(row: AttrRow, entry: RawEntry) -> bool:
     """Whether a row's content and kind are those of the tree's entry; otherwise somebody changed it with plain Git."""
-    if git_mode(row.attributes.mode) != entry.mode:
-        return False
-    return row.content is None if entry.mode == MODE_TREE else row.content == entry.oid
+    if row.content is None:
+        return entry.mode == MODE_TREE and row.attributes.is_dir
+    return row.content == entry.oid and git_mode(row.attributes.mode) == entry.mode
 
 
 def shard_of(name: bytes) -> bytes:

@@ -27,7 +27,8 @@ from mvcfs.versions import gitattributes
 from mvcfs.versions.git_format import object_id
 from mvcfs.versions.objects import GitObjects
 from mvcfs.versions.tree_builder import build_tree
-from mvcfs.versions.tree_reader import list_tree, root_attributes
+from mvcfs.versions.tree_diff import list_differing
+from mvcfs.versions.tree_reader import root_attributes
 
 CHANGED_BOTH = "both sides changed it"
 ADDED_BOTH = "both sides added it"
@@ -133,15 +134,11 @@ class _Merge:
     def _root_attributes(self, tree: str | None) -> Attributes | None:
         return None if tree is None else root_attributes(self._objects, tree)
 
-    def _list(self, tree: str | None) -> dict[bytes, TreeEntry]:
-        if tree is None:
-            return {}
-        entries = list_tree(self._objects, tree, default_mtime_ns=self._default_mtime_ns)
-        return {entry.name: entry for entry in entries}
-
     def _merge_directory(self, node: _Node) -> None:
         """Finds what ours changes in theirs."""
-        base, ours, theirs = self._list(node.base), self._list(node.ours), self._list(node.theirs)
+        base, ours, theirs = list_differing(
+            self._objects, (node.base, node.ours, node.theirs), default_mtime_ns=self._default_mtime_ns
+        )
         for name in base.keys() | ours.keys():
             b, o, t = base.get(name), ours.get(name), theirs.get(name)
             if o in (t, b):

@@ -59,13 +59,29 @@ class _MemoryBackend(pygit2.OdbBackend):
 class _Packs:
     """The packs of a folder.
 
-    The Odb owns the backend's memory; the backend is asked directly, which saves a look at the folder at every miss.
+    The Odb owns the backend's memory; the backend is asked directly, which saves a look at the folder at every miss. It is
+    asked by these methods only: their `self` keeps the Odb alive while another thread puts a new one in its place.
     """
 
     def __init__(self, objects_dir: Path) -> None:
-        self.backend = pygit2.OdbBackendPack(str(objects_dir))
-        self.odb = pygit2.Odb()
-        self.odb.add_backend(self.backend, 1)
+        self._backend = pygit2.OdbBackendPack(str(objects_dir))
+        self._odb = pygit2.Odb()
+        self._odb.add_backend(self._backend, 1)
+
+    def read(self, oid: pygit2.Oid) -> tuple[int, bytes]:
+        return self._backend.read(oid)
+
+    def header(self, oid: pygit2.Oid) -> tuple[int, int]:
+        return self._backend.read_header(oid)
+
+    def has(self, oid: pygit2.Oid) -> bool:
+        return bool(self._backend.exists(oid))
+
+    def oids(self) -> list[str]:
+        return [str(oid) for oid in self._backend]
+
+    def refresh(self) -> None:
+        self._backend.refresh()
 
 
 class GitObjects:
@@ -99,7 +115,7 @@ class GitObjects:
         if found is not None:
             return found
         try:
-            number, data = self._packs.backend.read(_checked_oid(oid))
+            number, data = self._packs.read(_checked_oid(oid))
         except KeyError:
             # It may have moved between the two looks.
             if (found := self._memory.get(oid)) is not None:
@@ -135,7 +151,7 @@ class GitObjects:
         if found is not None:
             return found[0], len(found[1])
         try:
-            number, size = self._packs.backend.read_header(_checked_oid(oid))
+            number, size = self._packs.header(_checked_oid(oid))
         except KeyError:
             raise NotFound(f"Git object {oid} is not in this model") from None
         except pygit2.GitError as error:
@@ -148,12 +164,12 @@ class GitObjects:
 
     def in_packs(self, oid: str) -> bool:
         """Whether a pack holds the object."""
-        return bool(self._packs.backend.exists(_checked_oid(oid)))
+        return self._packs.has(_checked_oid(oid))
 
     def write(self, kind: str, data: bytes) -> str:
         """Keeps an object in memory unless a pack has it; returns its id."""
         oid = object_id(kind, data)
-        if oid not in self._memory and not self._packs.backend.exists(pygit2.Oid(hex=oid)):
+        if oid not in self._memory and not self._packs.has(pygit2.Oid(hex=oid)):
             self._memory[oid] = (kind, data)
         return oid
 
@@ -161,7 +177,7 @@ class GitObjects:
         """All ids that start with these hex digits (at least 4), sorted."""
         prefix = prefix.lower()
         found = {oid for oid in list(self._memory) if oid.startswith(prefix)}
-        found.update(oid for oid in map(str, self._packs.backend) if oid.startswith(prefix))
+        found.update(oid for oid in self._packs.oids() if oid.startswith(prefix))
         return sorted(found)
 
     # --- trees, commits, tags
@@ -232,7 +248,7 @@ class GitObjects:
         """Moves a pack and its index, files of the same file system, into `pack_dir` and reads from it."""
         os.replace(pack, self.pack_dir / pack.name)
         os.replace(index, self.pack_dir / index.name)
-        self._packs.backend.refresh()
+        self._packs.refresh()
 
     def rescan(self) -> None:
         """Takes in what was put into or removed from `pack_dir`."""
@@ -240,7 +256,7 @@ class GitObjects:
 
     def packed_objects(self) -> Iterator[str]:
         """Ids of all objects in packs; an object in two packs may come twice."""
-        return map(str, self._packs.backend)
+        return iter(self._packs.oids())
 
     def write_pack(self, oids: Collection[str], directory: Path, name: str) -> tuple[Path, Path]:
         """Writes these objects, wherever they are, into `directory/name.pack` and `name.idx`. For a thread.

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import stat
 from collections import OrderedDict
+from collections.abc import Iterable
 from threading import Lock
 
 from mvcfs.errors import CorruptData, NotFound
@@ -20,6 +21,7 @@ from mvcfs.versions import gitattributes
 from mvcfs.versions.attributes import AttrRow, parse_rows, shard_of, speaks_of
 from mvcfs.versions.git_format import (
     MODE_EXECUTABLE,
+    MODE_FILE,
     MODE_GITLINK,
     MODE_SYMLINK,
     MODE_TREE,
@@ -68,17 +70,21 @@ def load_shards(objects: GitObjects, attrs: RawEntry) -> dict[bytes, RawEntry]:
 
 def normal_mode(mode: int) -> int | None:
     """Git's mode of an entry as current Git writes it, None for what no mvcfs can show."""
+    if mode in (MODE_FILE, MODE_TREE):
+        return mode
     kind = mode & 0o170000
     if kind == stat.S_IFREG:
-        return MODE_EXECUTABLE if mode & stat.S_IXUSR else stat.S_IFREG | 0o644
+        return MODE_EXECUTABLE if mode & stat.S_IXUSR else MODE_FILE
     return kind if kind in (MODE_TREE, MODE_SYMLINK, MODE_GITLINK) else None
 
 
 def row_fits(row: AttrRow, entry: RawEntry) -> bool:
     """Whether a row speaks of this very entry, its escaped name included."""
-    if not speaks_of(row, entry) or not is_entry_name(row.name):
+    if not speaks_of(row, entry):
         return False
-    return row.tree_name is None or row.tree_name == escape_name(row.name)
+    if row.tree_name is None:
+        return row.name == entry.name
+    return row.tree_name == entry.name == escape_name(row.name) and is_entry_name(row.name)
 
 
 def _unknown_content(objects: GitObjects, entry: RawEntry) -> Content | None:
@@ -118,8 +124,12 @@ def _known_content(objects: GitObjects, entry: RawEntry, row: AttrRow) -> Conten
     return BlobContent(entry.oid, row.size)
 
 
-class _Listing:
-    """One directory being read."""
+class Listing:
+    """One directory being read.
+
+    Attributes:
+        used_default: Whether the default time went into an entry.
+    """
 
     def __init__(self, objects: GitObjects, tree: str, default_mtime_ns: int) -> None:
         self._objects = objects
@@ -133,7 +143,11 @@ class _Listing:
         """The entries by true name, in the tree's order."""
         raw = self._objects.read_tree(self._tree)
         attrs = next((entry for entry in raw if entry.name == ATTRS_NAME), None)
-        self._rows = {row.entry_name: row for row in load_rows(self._objects, attrs)}
+        return self.join(raw, load_rows(self._objects, attrs))
+
+    def join(self, raw: Iterable[RawEntry], rows: Iterable[AttrRow]) -> tuple[TreeEntry, ...]:
+        """The given entries of the tree, joined with rows."""
+        self._rows = {row.entry_name: row for row in rows}
         found: dict[bytes, TreeEntry] = {}
         for entry in raw:
             if entry.name == ATTRS_NAME:
@@ -184,7 +198,7 @@ def _read(objects: GitObjects, tree: str, default_mtime_ns: int) -> tuple[tuple[
     """A directory's entries, and whether the default time went into them."""
     if tree == EMPTY_TREE_OID:
         return (), False
-    listing = _Listing(objects, tree, default_mtime_ns)
+    listing = Listing(objects, tree, default_mtime_ns)
     try:
         return listing.read(), listing.used_default
     except NotFound as error:

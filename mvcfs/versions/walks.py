@@ -45,6 +45,7 @@ def merge_base(objects: GitObjects, left: str, right: str) -> str | None:
     """
     if left == right:
         return left
+    known: dict[str, tuple[int, tuple[str, ...]]] = {}
     sides: dict[str, int] = {}
     queue: list[tuple[int, str]] = []
     common: list[str] = []
@@ -53,7 +54,10 @@ def merge_base(objects: GitObjects, left: str, right: str) -> str | None:
     def mark(oid: str, flags: int) -> None:
         if sides.get(oid, 0) | flags != sides.get(oid, 0):
             sides[oid] = sides.get(oid, 0) | flags
-            heapq.heappush(queue, (-objects.read_commit(oid).committer.time_s, oid))
+            if oid not in known:
+                commit = objects.read_commit(oid)
+                known[oid] = commit.committer.time_s, commit.parents
+            heapq.heappush(queue, (-known[oid][0], oid))
 
     mark(left, 1)
     mark(right, 2)
@@ -63,10 +67,10 @@ def merge_base(objects: GitObjects, left: str, right: str) -> str | None:
         if flags & 3 == 3 and not flags & stale:
             common.append(oid)
             flags |= stale
-        for parent in objects.read_commit(oid).parents:
+        for parent in known[oid][1]:
             mark(parent, flags)
     best = [oid for oid in common if not sides[oid] & stale]
-    return min(best, key=lambda oid: (-objects.read_commit(oid).committer.time_s, oid)) if best else None
+    return min(best, key=lambda oid: (-known[oid][0], oid)) if best else None
 
 
 def _references(objects: GitObjects, oid: str) -> tuple[str, list[tuple[str, str]]]:

@@ -198,6 +198,32 @@ def test_only_directories_that_differ_are_read(objects: GitObjects) -> None:
     assert merge_trees(objects, base, ours, theirs).conflicts == ()
 
 
+def test_a_sharded_directory_is_merged_by_what_differs(objects: GitObjects) -> None:
+    base: Tree = {str(n): b"%d" % n for n in range(1100)}
+    base |= {".git": b"0", ".gitmodules": {}, ".gitattributes": b"*", "l": large(1), "d": {"a": b""}, "e": {"a": b""}}
+    ours = {**base, "7": b"seven", ".git": b"1", "l2": large(2), "8": file(b"8", 0o100600), "d": {"a": b"1"}, "e": {}}
+    theirs = {**base, "9": b"nine", "8": file(b"8", mtime_ns=9), ".GIT": b"t", "l": large(3), "d": {"a": b"", "b": b""}}
+    del ours["10"], theirs["11"]
+    wanted = {**theirs, **{name: ours[name] for name in ("7", ".git", "l2", "e")}}
+    wanted |= {"8": file(b"8", 0o100600, 9), "d": {"a": b"1", "b": b""}}
+    del wanted["10"]
+    merged = merge(objects, base, ours, theirs)
+    assert merged.conflicts == ()
+    assert merged.tree == write(objects, wanted)
+    for fewer in (ours, theirs):
+        few = {name: what for name, what in fewer.items() if not name.isdigit()}
+        assert merge(objects, base, few, base).tree == write(objects, few)
+        assert merge(objects, few, {**few, "o": b""}, {**few, "t": b""}).tree == write(
+            objects, {**few, "o": b"", "t": b""}
+        )
+
+
+def test_both_sides_cross_the_sharding_bound(objects: GitObjects) -> None:
+    base: Tree = {str(n): b"" for n in range(998)}
+    merged = merge(objects, base, {**base, "o": b"", "o2": b""}, {**base, "t": b""})
+    assert merged.tree == write(objects, {**base, "o": b"", "o2": b"", "t": b""})
+
+
 # --- against a model: flat paths of files in directories that stay
 
 leaf = st.builds(

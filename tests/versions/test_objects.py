@@ -110,6 +110,25 @@ def test_packs_put_there_and_taken_away_are_noticed(objects: GitObjects, tmp_pat
     assert not objects.has(blob)
 
 
+def test_reading_goes_on_while_another_thread_rescans(objects: GitObjects, tmp_path: Path) -> None:
+    blobs = [objects.write("blob", b"%d" % n) for n in range(500)]
+    pack_all(objects, tmp_path)
+    done = threading.Event()
+
+    def rescan() -> None:
+        while not done.is_set():
+            objects.rescan()
+
+    thread = threading.Thread(target=rescan)
+    thread.start()
+    try:
+        for _ in range(5):
+            assert [objects.read(blob)[1] for blob in blobs] == [b"%d" % n for n in range(500)]
+    finally:
+        done.set()
+        thread.join()
+
+
 def test_packs_are_joined(objects: GitObjects, tmp_path: Path) -> None:
     blobs = []
     for n in range(3):
