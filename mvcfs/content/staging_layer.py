@@ -33,8 +33,7 @@ _HEADER = struct.Struct("<Q")
 _PAGE = 4096
 # Bytes written inside a file may fill holes or not: after this many the file itself is asked.
 _RESYNC_BYTES = 8 * MIB
-_RWF_NOWAIT = getattr(_os, "RWF_NOWAIT", 0)
-_WOULD_BLOCK = frozenset({errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL})
+_NO_SUCH_FLAG = frozenset({errno.EOPNOTSUPP, errno.EINVAL})
 
 
 class Source(Enum):
@@ -198,11 +197,15 @@ class Layer:
         """Fills `view` with own bytes if they are in memory; False if the disk would have to be waited for."""
         fd = self._room.files.fd(self.name)
         try:
-            return _os.preadv(fd, [view], offset, _RWF_NOWAIT) == len(view)
+            return _os.preadv(fd, [view], offset, self._room.read_flags) == len(view)
+        except BlockingIOError:
+            return False
         except OSError as error:
-            if error.errno in _WOULD_BLOCK:
-                return False
-            raise
+            if not self._room.read_flags or error.errno not in _NO_SUCH_FLAG:
+                raise
+        # tmpfs and the like: there is no disk to wait for.
+        self._room.read_flags = 0
+        return _os.preadv(fd, [view], offset) == len(view)
 
     def mark(self, blocks: list[int]) -> None:
         """Makes blocks that were written into the data file from elsewhere the layer's own."""

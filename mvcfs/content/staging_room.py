@@ -53,6 +53,8 @@ class StagingRoom:
         on_pressure: Called, without arguments, when a writer starts to wait; must not wait itself.
         can_free: Says whether anything under way can free room; asked before a writer waits. Without it a writer waits
             if there is an `on_pressure` to ask.
+        read_flags: How to read only what is in memory; 0 once the file system turned out not to know.
+        threads: Bound of the threads that work on staging files.
         sync_rows: Makes the rows that name staging files durable; awaited before files are removed.
     """
 
@@ -65,6 +67,7 @@ class StagingRoom:
         self.on_pressure: Callable[[], None] | None = None
         self.can_free: Callable[[], bool] | None = None
         self.sync_rows: Callable[[], Awaitable[None]] | None = None
+        self.read_flags = os.RWF_NOWAIT
         self.threads = trio.CapacityLimiter(8)
         self._min_free = min_free_bytes
         self._used = 0
