@@ -98,7 +98,7 @@ async def direct_engine(url: str, stores: StoreOptions, folder: Path) -> AsyncIt
 
     config = EngineConfig(folder, socket.gethostname(), user_name(), block_cache_bytes=0)
     async with trio.open_nursery() as nursery:
-        engine = await Engine.open(open_store(url, stores), config, nursery)
+        engine = await Engine.open(await open_store(url, stores), config, nursery)
         try:
             yield engine
         finally:
