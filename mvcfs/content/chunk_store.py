@@ -248,7 +248,7 @@ class ChunkStore:
     def _finish(self, fetch: Fetch) -> None:
         self._forget(fetch)
         kept = 0
-        if fetch.reserved_bytes and not self._closed:
+        if fetch.reserved_bytes and not self._closed and not self._budget.waiting:
             for segment in fetch.segments:
                 self._kept[segment] = None
                 kept += len(segment.data)

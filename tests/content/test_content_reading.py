@@ -312,6 +312,32 @@ async def test_kept_chunks_give_way_to_others(tmp_path: Path) -> None:
         rig.budget.release(60_000)
 
 
+async def test_what_arrives_while_others_wait_for_memory_is_not_kept(tmp_path: Path) -> None:
+    async with open_rig(tmp_path, budget_bytes=20_000) as rig:
+        (content,) = await rig.store(noise(SIZE))
+        reader = await rig.content.open(content)
+        window = reader.window()
+        gate = trio.Event()
+
+        async def hook(op: str, path: str) -> None:
+            await gate.wait()
+
+        rig.storage.hook = hook
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reader.read, 0, 100, window)
+            await trio.testing.wait_all_tasks_blocked()
+            assert rig.budget.used_bytes > 0
+            nursery.start_soon(rig.budget.reserve, 20_000)
+            await trio.testing.wait_all_tasks_blocked()
+            gate.set()
+            with trio.fail_after(5):
+                while rig.budget.waiting:
+                    await trio.testing.wait_all_tasks_blocked()
+        assert bytes(await reader.read(0, SIZE, window)) == noise(SIZE)
+        rig.budget.release(20_000)
+        window.close()
+
+
 async def test_closing_while_reading(tmp_path: Path) -> None:
     async with open_rig(tmp_path) as rig:
         (content,) = await rig.store(noise(SIZE))
