@@ -11,6 +11,7 @@ from mvcfs.cli.dispatch import call
 from mvcfs.cli.options import CommonOptions, OutputOptions, StoreOptions
 from mvcfs.cli.output import Progress, print_error, print_json, print_line
 from mvcfs.cli.place import store_place
+from mvcfs.cli.units import format_size
 
 HELP = """Check a store and change nothing.
 
@@ -40,7 +41,7 @@ def fsck(
     if output.json:
         print_json(result)
     else:
-        counts = ", ".join(f"{value} {key.replace('_', ' ')}" for key, value in (result.get("counts") or {}).items())
+        counts = ", ".join(_count(key, value) for key, value in (result.get("counts") or {}).items())
         print_line(f"checked {counts}" if counts else "checked")
         for problem in problems:
             print_line(_describe(problem), style="red")
@@ -49,6 +50,12 @@ def fsck(
     if problems:
         print_error(f"{len(problems)} problem{'s' if len(problems) != 1 else ''} in {store}")
         raise typer.Exit(exits.DAMAGED)
+
+
+def _count(key: str, value: int) -> str:
+    if key.endswith("_bytes"):
+        return f"{format_size(value)} of {key.removesuffix('_bytes').replace('_', ' ')}s"
+    return f"{value} {key.replace('_', ' ')}"
 
 
 def _describe(problem: Any) -> str:
