@@ -35,6 +35,8 @@ TABLE: tuple[tuple[str, str, Meaning], ...] = (
     ("FileExistsError", "", AlreadyExists),
     ("IsADirectoryError", "", IsADirectory),
     ("OSError", "", None),
+    # A parent that is a file, as ParentNotDirectoryException elsewhere.
+    ("org.apache.hadoop.security.AccessControlException", "(is not a directory)", NotFound),
     ("org.apache.hadoop.security.AccessControlException", "", PermissionDenied),
     ("org.apache.hadoop.security.authorize.AuthorizationException", "", PermissionDenied),
     ("org.apache.hadoop.fs.ParentNotDirectoryException", "", NotFound),

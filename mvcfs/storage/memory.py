@@ -154,6 +154,7 @@ class MemoryStorage:
     async def rename(self, source: str, target: str, *, identity: Identity = SELF) -> None:
         """Moves a file or directory to a free name."""
         await self._begin(identity)
+        split_child(target)
         old, old_name = self.store.parent(source)
         if old_name not in old.names:
             raise NotFound(f"{source}: no such file or directory")
