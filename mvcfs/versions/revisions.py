@@ -29,7 +29,11 @@ POSSIBLE = (
 
 _BACK = re.compile(r"(?P<rest>.*?)(?P<back>(?:~[0-9]{0,9})*)", re.DOTALL)
 _HEX = re.compile(r"[0-9a-fA-F]{4,40}")
+_OID_DIGITS = 40
 _LONGEST_NUMBER = 8
+"""A bare text of more digits is a commit."""
+
+_LONGEST_COUNT = 18
 _TIME = re.compile(
     r"(?P<year>[0-9]{4})(?:-(?P<month>[0-9]{2})-(?P<day>[0-9]{2})|(?P<month2>[0-9]{2})(?P<day2>[0-9]{2}))"
     r"(?:[Tt_ ](?P<hour>[0-9]{2})"
@@ -147,8 +151,8 @@ def _check_name(name: str, text: str) -> None:
 
 def _after_at(branch: str | None, at: str) -> ByNumber | ByCommit | ByTime | None:
     """What follows an `@`. All digits are a version number."""
-    if at.isascii() and at.isdigit() and len(at) < 20:
-        return ByNumber(branch, int(at))
+    if at.isascii() and at.isdigit() and len(at) < _OID_DIGITS:
+        return ByNumber(branch, int(at)) if len(at) <= _LONGEST_COUNT else None
     if _HEX.fullmatch(at):
         return ByCommit(branch, at.lower())
     time_s = parse_time(at)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import trio
 from mvcfs.errors import MvcfsError, NotFound, Transient, UnknownOutcome
 from mvcfs.versions.publish import CHECKPOINT_EVERY, Attempt
 from mvcfs.versions.reflog import Fate, checkpoint_name, record_name
+from mvcfs.versions.repository import ModelRepository
 from tests.versions.simulated import (
     CHANGING,
     Crash,
@@ -55,13 +57,24 @@ def fail_at(storage: SimulatedStorage, index: int, fault: str) -> None:
     storage.plan = plan
 
 
+def race_lost_to(other: ModelRepository, storage: SimulatedStorage) -> Callable[[str, str], Awaitable[None]]:
+    """Another host publishes just before the first rename."""
+
+    async def hook(operation: str, path: str) -> None:
+        if operation == "rename":
+            storage.hook = None
+            await commit_files(other, {b"y": b"two"})
+
+    return hook
+
+
 CONTENT = {b"big": b"x" * 60_000 + b"y", b"bigger": b"z" * 65_000}
 
 
 @pytest.mark.parametrize("fault", ["crash", "crash-after", "lost", "unknown", "late", "transient"])
-@pytest.mark.parametrize("raced", [False, True])
+@pytest.mark.parametrize("race", ["none", "before", "during"])
 async def test_a_failure_at_any_step_publishes_once(
-    tmp_path: Path, fault: str, raced: bool, autojump_clock: object
+    tmp_path: Path, fault: str, race: str, autojump_clock: object
 ) -> None:
     for index in range(200):
         world = World()
@@ -70,8 +83,10 @@ async def test_a_failure_at_any_step_publishes_once(
         other, _ = await open_host(world, local, "other")
         first = await commit_files(other, {b"x": b"one"})
         host, storage = await open_host(world, local, "a")
-        if raced:
+        if race == "before":
             await commit_files(other, {b"y": b"two"})
+        elif race == "during":
+            storage.hook = race_lost_to(other, storage)
         fail_at(storage, index, fault)
         calls_before = len(storage.calls)
         notes = Notes()
@@ -84,6 +99,7 @@ async def test_a_failure_at_any_step_publishes_once(
             assert failed is None
             return
         # The host starts again: what is noted is resolved, then what isn't published is published.
+        raced = other.refs.branch("main").version == 2
         host, storage = await open_host(world, local, "a")
         published = notes.attempt is not None and await host.resolve_attempt(notes.attempt)
         if failed is None:
