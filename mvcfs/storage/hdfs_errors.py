@@ -74,7 +74,7 @@ TABLE: tuple[tuple[str, str, Meaning], ...] = (
 )
 
 _RPC = re.compile(r'(?:Fatal)?RPCError\("(?P<what>[^"]+)", "(?P<message>.*)"\)\Z', re.DOTALL)
-_OTHER = re.compile(r"(?P<what>[A-Za-z]+)\((?P<message>.*)\)\Z", re.DOTALL)
+_OTHER = re.compile(r"(?P<what>[A-Za-z]+)(?:\((?P<message>.*)\))?\Z", re.DOTALL)
 
 
 def is_panic(error: BaseException) -> bool:
@@ -106,7 +106,7 @@ def _parse(error: BaseException) -> tuple[str, str]:
         kinds = (FileNotFoundError, FileExistsError, IsADirectoryError, OSError)
         kind = next((kind for kind in kinds if isinstance(error, kind)), type(error))
         return kind.__name__, _first_line(text)
-    return match["what"], _first_line(match["message"].replace('\\"', '"')).strip('"')
+    return match["what"], _first_line((match["message"] or "").replace('\\"', '"')).strip('"')
 
 
 def _first_line(text: str) -> str:
