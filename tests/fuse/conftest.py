@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -77,11 +78,6 @@ class Fake:
         path = self.base / "log" / "mount.log"
         return path.read_text() if path.exists() else ""
 
-    def let_others_reach_it(self) -> None:
-        for parent in (self.base, *self.base.parents):
-            if not parent.stat().st_mode & 0o001:
-                parent.chmod(parent.stat().st_mode | 0o011)
-
     def wait_gone(self) -> None:
         wait_for(lambda: gone(self.pid))
 
@@ -96,6 +92,23 @@ class Fake:
 @pytest.fixture
 def fake(tmp_path: Path) -> Iterator[Fake]:
     place = Fake(tmp_path / "f")
+    try:
+        yield place
+    finally:
+        place.close()
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that other users reach: not under pytest's own, which every run of pytest closes again."""
+    with tempfile.TemporaryDirectory(prefix="mvcfs-test-", ignore_cleanup_errors=True) as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
+
+
+@pytest.fixture
+def open_fake(open_folder: Path) -> Iterator[Fake]:
+    place = Fake(open_folder / "f")
     try:
         yield place
     finally:

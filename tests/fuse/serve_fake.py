@@ -16,7 +16,6 @@ from mvcfs.fuse.preflight import FuseHost
 from mvcfs.fuse.session import MountOptions, run_mount
 from tests.fuse.fake_filesystem import FakeMount
 
-
 FUSE = FuseHost()
 
 

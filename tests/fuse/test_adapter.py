@@ -223,10 +223,9 @@ def test_a_read_only_mount_says_so(fake: Fake) -> None:
         (root / "f").touch()
 
 
-def test_permissions_are_checked_for_other_users(fake: Fake) -> None:
-    root = fake.mount()
+def test_permissions_are_checked_for_other_users(open_fake: Fake) -> None:
+    root = open_fake.mount()
     (root / "secret").write_bytes(b"s")
     os.chmod(root / "secret", 0o600)
-    fake.let_others_reach_it()
     done = subprocess.run(["cat", str(root / "secret")], user=65534, group=65534, capture_output=True, check=False)
     assert b"Permission denied" in done.stderr

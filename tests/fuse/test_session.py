@@ -225,15 +225,14 @@ NOBODY = 65534
 
 
 @pytest.fixture
-def users_place(fake: Fake) -> Iterator[Fake]:
+def users_place(open_fake: Fake) -> Iterator[Fake]:
     """A place of an ordinary user's, on a machine whose /dev/fuse is open to all (as it is wherever udev runs)."""
-    fake.let_others_reach_it()
-    for path in (fake.base, fake.path):
+    for path in (open_fake.base, open_fake.path):
         os.chown(path, NOBODY, NOBODY)
     mode = os.stat("/dev/fuse").st_mode
     os.chmod("/dev/fuse", 0o666)
     try:
-        yield fake
+        yield open_fake
     finally:
         os.chmod("/dev/fuse", mode)
 
