@@ -105,7 +105,9 @@ async def test_a_failure_at_any_step_publishes_once(
         if failed is None:
             assert notes.attempt is None
             published = True
+        numbered = [path for path in world.names(LOG) if "tmp-" not in path]
         world.run_late()
+        assert [path for path in world.names(LOG) if "tmp-" not in path] == numbered
         if not published:
             await host.refresh()
             await commit_files(host, CONTENT, base=first.commit)
@@ -169,6 +171,22 @@ async def test_many_hosts_at_once_lose_nothing(world: World, tmp_path: Path) -> 
         assert host.refs.branch("main").version == 20
     assert len(await content_of(hosts[0], hosts[0].refs.branch("main").tip)) == 20
     assert [p for p in await hosts[0].fsck() if p.severity.value == "damage"] == []
+    assert not [name for name in world.names(LOG) if "tmp-" in name]
+
+
+async def test_a_rename_that_happens_while_it_is_given_up_counts(world: World, tmp_path: Path) -> None:
+    host, storage = await open_host(world, tmp_path)
+
+    async def hook(operation: str, path: str) -> None:
+        if operation == "delete":
+            world.run_late()
+
+    storage.hook = hook
+    storage.plan = lambda operation, path: "late" if operation == "rename" else None
+    notes = Notes()
+    published = await commit_files(host, {b"x": b"one"}, on_attempt=notes)
+    assert (published.version, published.unchanged) == (1, False)
+    assert len(notes.told) == 2
     assert not [name for name in world.names(LOG) if "tmp-" in name]
 
 
