@@ -57,7 +57,7 @@ class RemovedModel:
     Attributes:
         name: Its name when it was removed.
         id: Its id.
-        time_ns: When it was removed, by the clock of who did it.
+        time_ns: When it was removed, by the clock of who did it if that was told, else by the store's.
         path: Its folder in the store.
     """
 
@@ -304,10 +304,11 @@ class Store:
             data = await self._storage.read_file(note, max_bytes=_MAX_SMALL_FILE)
             mtime_ns = (await self._storage.stat(note)).mtime_ns
             fields = Fields.parse(data, note)
-            return RemovedModel(fields.text("name"), model_id, fields.integer("time_ns", 0), path), mtime_ns
+            removed = RemovedModel(fields.text("name"), model_id, fields.integer("time_ns", 0) or mtime_ns, path)
         except (NotFound, NotADirectory, LimitExceeded, CorruptData) as error:
             log.warning("removed model %s can't be read: %s", path, error)
             return None, 0
+        return removed, mtime_ns
 
     async def _discard(self, path: str) -> None:
         """Removes something of no consequence, if the store answers."""
