@@ -238,6 +238,16 @@ class ModelRepository:
         """
         return await self._read(functools.partial(build_tree, self._objects, change), small=False)
 
+    @property
+    def unpublished_bytes(self) -> int:
+        """Memory that objects take which no Git pack holds."""
+        return self._objects.memory_bytes
+
+    def discard_builds(self) -> None:
+        """Lets go of what `build_tree` made and no publish took up. Nobody may hold a built tree, or be publishing."""
+        inline_oids = {entry.oid for entry in self.state.inline}
+        self._objects.discard(self._objects.memory_objects() - inline_oids)
+
     async def publish_commit(self, request: CommitRequest) -> Published:
         """Makes a version of a tree, joined with what others have published since its base.
 

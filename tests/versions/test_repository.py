@@ -16,6 +16,7 @@ from tests.versions.simulated import (
     World,
     commit_files,
     content_of,
+    file,
     make_model,
     open_host,
 )
@@ -292,6 +293,18 @@ async def test_damaged_local_packs_are_fetched_again(world: World, tmp_path: Pat
         path.write_bytes(data)
     again, _ = await open_host(world, tmp_path, "a")
     assert (await content_of(again, published.commit))[b"y"] == b"1" * 60_000
+
+
+async def test_builds_that_came_to_nothing_are_let_go(world: World, tmp_path: Path) -> None:
+    a, _ = await open_host(world, tmp_path)
+    await commit_files(a, {b"x": b"one"})
+    before = a.unpublished_bytes
+    tree = (await a.commit_info(a.refs.branch("main").tip)).tree
+    await a.build_tree(DirChange(ROOT, tree, {b"y": file(b"y" * 50_000)}))
+    assert a.unpublished_bytes > before + 50_000
+    a.discard_builds()
+    assert a.unpublished_bytes <= before
+    assert (await commit_files(a, {b"z": b"two"})).version == 2
 
 
 async def test_publish_waits_for_an_unresolved_attempt(world: World, tmp_path: Path, autojump_clock: object) -> None:
