@@ -304,7 +304,7 @@ class Engine:
     def history_dir(self, model: OpenModel) -> VirtualDir:
         """`.history` of a model."""
         tree = self._histories.get(model.data.id)
-        if tree is None:
+        if tree is None or tree.model is not model:
             tree = self._histories[model.data.id] = HistoryTree(self, model)
         return tree.root()
 

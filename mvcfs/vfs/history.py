@@ -33,7 +33,7 @@ class HistoryTree:
 
     def __init__(self, engine: Engine, model: OpenModel) -> None:
         self._engine = engine
-        self._model = model
+        self.model = model
         self._dirs: dict[str, ListedDir] = {}
         self._snapshots: dict[tuple[str, str], SnapshotDir] = {}
 
@@ -46,7 +46,7 @@ class HistoryTree:
     ) -> ListedDir:
         found = self._dirs.get(place)
         if found is None:
-            shown = f"{self._model.name}/.history/{place}".rstrip("/")
+            shown = f"{self.model.name}/.history/{place}".rstrip("/")
             found = self._dirs[place] = ListedDir(self._engine, shown, names, find)
         return found
 
@@ -54,18 +54,18 @@ class HistoryTree:
         return [b"aliases", b"branches", b"commits", b"tags"]
 
     async def _root_child(self, name: bytes) -> Inode:
-        refs = self._model.data.repository.refs
+        refs = self.model.data.repository.refs
         if name == b"branches":
-            return self._level("branches", "", lambda: self._model.data.repository.refs.branches, self._versions)
+            return self._level("branches", "", lambda: self.model.data.repository.refs.branches, self._versions)
         if name == b"tags":
-            return self._level("tags", "", lambda: self._model.data.repository.refs.tags, self._by_name("tags"))
+            return self._level("tags", "", lambda: self.model.data.repository.refs.tags, self._by_name("tags"))
         if name == b"aliases":
             return self._level(
-                "aliases", "", lambda: self._model.data.repository.refs.aliases, self._by_name("aliases")
+                "aliases", "", lambda: self.model.data.repository.refs.aliases, self._by_name("aliases")
             )
         if name == b"commits":
             return self._dir("commits", self._no_names, self._commit)
-        raise NotFound(f"{name!r} is not in .history of {self._model.name} (record {refs.number})")
+        raise NotFound(f"{name!r} is not in .history of {self.model.name} (record {refs.number})")
 
     async def _no_names(self) -> Sequence[bytes]:
         # Any commit can be looked up; listing them would walk all of history.
@@ -84,13 +84,13 @@ class HistoryTree:
                 return await find(full)
             if any(other.startswith(full + "/") for other in known()):
                 return self._level(kind, full + "/", known, find)
-            raise NotFound(f"{self._model.name} has no {full} among its {kind}")
+            raise NotFound(f"{self.model.name} has no {full} among its {kind}")
 
         return self._dir(f"{kind}/{prefix}", names, child)
 
     async def _versions(self, branch: str) -> Inode:
         """The directory of a branch's versions."""
-        repository = self._model.data.repository
+        repository = self.model.data.repository
 
         async def names() -> Sequence[bytes]:
             versions = await repository.history(branch)
@@ -111,7 +111,7 @@ class HistoryTree:
 
     def _by_name(self, kind: str) -> _Find:
         async def find(name: str) -> Inode:
-            commit = await self._model.data.repository.resolve(name)
+            commit = await self.model.data.repository.resolve(name)
             return await self._snapshot(f"{kind}/{name}", commit)
 
         return find
@@ -119,7 +119,7 @@ class HistoryTree:
     async def _commit(self, name: bytes) -> Inode:
         text = decode_name(name)
         try:
-            commit = await self._model.data.repository.commits_matching(text)
+            commit = await self.model.data.repository.commits_matching(text)
         except InvalidName as error:
             raise NotFound(str(error)) from error
         return await self._snapshot(f"commits/{text}", commit)
@@ -128,7 +128,7 @@ class HistoryTree:
         """One directory inode a place: the kernel allows a directory one name only."""
         found = self._snapshots.get((place, commit))
         if found is None:
-            found = await open_snapshot(self._model.data, self._engine.pool, commit)
+            found = await open_snapshot(self.model.data, self._engine.pool, commit)
             found.on_forgotten = lambda: self._snapshots.pop((place, commit), None)
             self._snapshots[(place, commit)] = found
         return found

@@ -97,7 +97,7 @@ class RootDir(VirtualDir):
         text = decode_name(name)
         model = await self.engine.model(text)
         level = self._models.get(model.data.id)
-        if level is None:
+        if level is None or level.model is not model:
             level = LevelDir(self.engine, model, "")
             self._models[model.data.id] = level
         return level

@@ -16,10 +16,11 @@ import os
 import stat
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from mvcfs.content.staging import Staging
-from mvcfs.errors import NotFound
+from mvcfs.errors import NotADirectory, NotFound
 from mvcfs.types import Attributes, Caller, TreeEntry
 from mvcfs.vfs.ignore import IgnoreRules
 from mvcfs.vfs.node import Node
@@ -137,7 +138,9 @@ class WorkingTree:
     # -- loading ---------------------------------------------------------------------------------------------------
 
     async def load(self, directory: Node) -> dict[bytes, TreeEntry]:
-        """Makes sure that a directory's base names are in memory."""
+        """Makes sure that a directory's base names are in memory; NotADirectory for what is none."""
+        if not directory.is_directory:
+            raise NotADirectory(f"{directory.describe()} is not a directory")
         if directory.base is None:
             tree = directory.base_tree
             entries = {} if tree is None else await self.model.entries(tree)
@@ -160,10 +163,14 @@ class WorkingTree:
             return None
         link = entry.attributes.link
         node = self.links.get(link) if link is not None else None
+        if node is not None and node.content != entry.content:
+            # After a merge the names of a group may differ in content: then they are files of their own.
+            entry = replace(entry, attributes=replace(entry.attributes, link=None, nlink=1))
+            node = None
         if node is None:
             node = Node.from_entry(self, self.overlay.allocate_ino(), entry)
-            if link is not None:
-                self.links[link] = node
+            if node.link is not None:
+                self.links[node.link] = node
         node.parents.append((directory, name))
         directory.loaded[name] = node
         return node

@@ -211,7 +211,6 @@ def test_info(mnt: Mount, main: Path) -> None:
 
     (main / "f").write_text("1")
     made = mnt.commit()
-    (main / "g").write_text("2")
     found = json.loads(mvcfs("info", main / "f", "--json").stdout)
     assert (found["model"], found["branch"], found["version"], found["commit"]) == ("m", "main", 1, made["commit"])
     assert found["state"] == "clean"
@@ -221,5 +220,10 @@ def test_info(mnt: Mount, main: Path) -> None:
         .strip()
     )
     assert found["digest"] == f"git:{oid}"
-    assert json.loads(mvcfs("info", main / "g", "--json").stdout)["state"] == "changed"
+    (main / "g.tmp").write_text("2")
+    assert json.loads(mvcfs("info", main / "g.tmp", "--json").stdout)["state"] == "ignored"
+    with open(main / "g", "w") as file:
+        file.write("still open, so in no version")
+        file.flush()
+        assert json.loads(mvcfs("info", main / "g", "--json").stdout)["state"] == "changed"
     assert json.loads(mvcfs("info", mnt.snapshot(1) / "f", "--json").stdout)["state"] == "snapshot"
