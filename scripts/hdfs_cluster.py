@@ -140,13 +140,24 @@ class Cluster:
 
     def live_datanodes(self) -> int:
         """How many DataNodes the NameNode believes in; -1 while it doesn't answer or is in safe mode."""
-        state = self._jmx("Hadoop:service=NameNode,name=FSNamesystemState")
+        state = self._jmx("namenode-http", "Hadoop:service=NameNode,name=FSNamesystemState")
         if not state or state.get("FSState") != "Operational":
             return -1
         return int(state["NumLiveDataNodes"])
 
-    def _jmx(self, bean: str) -> dict[str, Any] | None:
-        url = f"http://{HOST}:{self.ports['namenode-http']}/jmx?qry={bean}"
+    def _serves(self, datanode: str) -> bool:
+        """Whether this very process has registered; the NameNode may still count the one that died before it."""
+        state = self._jmx(f"{datanode}-http", "Hadoop:service=DataNode,name=DataNodeInfo")
+        actors = json.loads((state or {}).get("BPServiceActorInfo") or "[]")
+        return bool(actors) and all(
+            actor.get("ActorState") == "RUNNING"
+            and actor.get("NamenodeHaState") == "active"
+            and int(actor.get("LastHeartbeat", 99)) <= 3
+            for actor in actors
+        )
+
+    def _jmx(self, port: str, bean: str) -> dict[str, Any] | None:
+        url = f"http://{HOST}:{self.ports[port]}/jmx?qry={bean}"
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
             with opener.open(url, timeout=5) as answer:
@@ -158,6 +169,20 @@ class Cluster:
     def _mark(self, role: str) -> str:
         return f"-Dmvcfs.cluster={self.directory}:{role}"
 
+    def admin(self, *arguments: str) -> None:
+        """Runs `hdfs dfsadmin` with the arguments."""
+        java, jars = _tool("java", "default-jre-headless"), fetch_jars()
+        command = [
+            java,
+            "-cp",
+            f"{self.directory / 'conf'}:{jars}/*",
+            "org.apache.hadoop.hdfs.tools.DFSAdmin",
+            *arguments,
+        ]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        if result.returncode != 0:
+            raise ClusterError(f"dfsadmin {' '.join(arguments)}:\n{result.stderr[-3000:]}")
+
     # -- starting -----------------------------------------------------------------------------------------------------
 
     def start(self) -> str:
@@ -167,26 +192,24 @@ class Cluster:
             self._prepare(java, jars)
             for role in ("namenode", *(f"datanode{number}" for number in DATANODES)):
                 self._launch(role, java, jars)
-            self._wait(len(DATANODES))
+            self._wait()
         return self.url
 
     def start_namenode(self) -> None:
         """Starts the NameNode again and waits until it has left safe mode."""
-        running = sum(self.pid(f"datanode{number}") is not None for number in DATANODES)
-        self._restart("namenode", running)
+        self._restart("namenode")
 
     def start_datanode(self, number: int) -> None:
-        """Starts a DataNode again and waits until the NameNode counts it."""
-        running = sum(self.pid(f"datanode{other}") is not None for other in DATANODES if other != number)
-        self._restart(f"datanode{_checked(number)}", running + 1)
+        """Starts a DataNode again and waits until it has registered."""
+        self._restart(f"datanode{_checked(number)}")
 
-    def _restart(self, role: str, live: int) -> None:
+    def _restart(self, role: str) -> None:
         java, jars = _tool("java", "default-jre-headless"), fetch_jars()
         with _locked(self.directory / "lock"):
             if not self._formatted():
                 raise ClusterError(f"no HDFS in {self.directory}; make one with: scripts/hdfs start")
             self._launch(role, java, jars)
-            self._wait(live)
+            self._wait()
 
     def _formatted(self) -> bool:
         return (self.directory / "name" / "current" / "VERSION").exists()
@@ -270,15 +293,18 @@ class Cluster:
         while self.pid(role) is None and child.poll() is None and time.monotonic() < end:
             time.sleep(0.01)
 
-    def _wait(self, datanodes: int) -> None:
-        roles = [role for role in self._roles() if (self.directory / f"{role}.pid").exists()]
-        wanted = [role for role in roles if self.pid(role) is not None]
+    def _wait(self) -> None:
+        """Waits until all that was started works together."""
+        started = [role for role in self._roles() if self.pid(role) is not None]
+        datanodes = [role for role in started if role != "namenode"]
         end = time.monotonic() + START_S
-        while self.live_datanodes() < datanodes:
-            dead = [role for role in wanted if self.pid(role) is None]
-            if dead or not wanted or time.monotonic() > end:
+        while self.live_datanodes() < len(datanodes) or not all(self._serves(role) for role in datanodes):
+            dead = [role for role in started if self.pid(role) is None]
+            if dead or "namenode" not in started or time.monotonic() > end:
                 role = dead[0] if dead else "namenode"
-                reason = "ended" if dead else f"is not ready after {START_S:.0f} s"
+                reason = (
+                    "ended" if dead else "does not run" if role not in started else f"is not ready after {START_S:g} s"
+                )
                 raise ClusterError(f"the {role} {reason}; its log {self._log(role)} ends with\n{self._tail(role)}")
             time.sleep(0.1)
 
@@ -351,7 +377,7 @@ class Cluster:
         live = self.live_datanodes() if pids["namenode"] else -1
         lines = [f"{role}: {'stopped' if pid is None else f'running, pid {pid}'}" for role, pid in pids.items()]
         lines.append(f"live DataNodes: {live if live >= 0 else 'unknown, the NameNode does not answer'}")
-        return live == len(DATANODES), "\n".join([self.url, *lines])
+        return live == len(DATANODES) and all(pids.values()), "\n".join([self.url, *lines])
 
 
 def _checked(number: int) -> int:
@@ -361,5 +387,7 @@ def _checked(number: int) -> int:
 
 
 def _site(settings: dict[str, str]) -> str:
-    rows = "".join(f"  <property><name>{key}</name><value>{value}</value></property>\n" for key, value in settings.items())
+    rows = "".join(
+        f"  <property><name>{key}</name><value>{value}</value></property>\n" for key, value in settings.items()
+    )
     return f'<?xml version="1.0"?>\n<configuration>\n{rows}</configuration>\n'

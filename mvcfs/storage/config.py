@@ -36,8 +36,6 @@ class StorageConfig:
         retry: When a failed call is tried again.
         block_bytes: Block size of new files on HDFS.
         replication: Replication of new files on HDFS; None leaves it to the cluster.
-        sync: Whether a file is forced to the disks of its DataNodes before it counts as durable. Without it a power
-            cut of all of them at once may lose it.
     """
 
     metadata_deadline_s: float = 10.0
@@ -45,4 +43,3 @@ class StorageConfig:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     block_bytes: int = DEFAULT_BLOCK_BYTES
     replication: int | None = None
-    sync: bool = True

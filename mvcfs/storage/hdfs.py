@@ -210,7 +210,7 @@ class HdfsStorage:
             create_parent=False,
         )
         temporary = self._full((*segments[:-1], temporary_name()))
-        return Unfinished(f"{self.url}: {path}", self._full(segments), temporary, options, self._config.sync)
+        return Unfinished(f"{self.url}: {path}", self._full(segments), temporary, options)
 
     async def _read(self, path: str, reader: FileReader, offset: int, length: int) -> bytes:
         return await self._call(path, lambda _: _read_range(reader, path, offset, length), bulk=True)

@@ -1,5 +1,8 @@
 """Writing a file of HDFS: hidden, then durable, then named.
 
+Durable means: held by every DataNode of the pipeline. Whether they have it on disk when they say so is the cluster's
+choice (`dfs.datanode.synconclose`); the client's own hsync isn't used, since it may hang when a DataNode dies.
+
 Threading: an `Unfinished` holds no state and its methods are called in worker threads. An `HdfsWriter` belongs to one
 task; while a call of it runs in a thread (abandoned ones included) the client's writer is used by nothing else, so after
 a call that didn't end well only `abort` is left, which goes by the name.
@@ -42,14 +45,12 @@ class Unfinished:
         path: Where it shall be.
         temporary: Where it is until then; nobody else knows that name.
         options: How it is made.
-        sync: Whether it is forced to the DataNodes' disks.
     """
 
     about: str
     path: str
     temporary: str
     options: WriteOptions
-    sync: bool
 
     def start(self, client: Client) -> FileWriter:
         """Makes the hidden file; a missing parent is an error."""
@@ -60,9 +61,6 @@ class Unfinished:
         try:
             if rest:
                 raw.write(rest)
-            if self.sync and size_bytes:
-                with contextlib.suppress(NotImplementedError):  # erasure-coded files have no hsync
-                    raw.hsync()
             raw.close()
         except (OSError, RuntimeError) as error:
             self.discard(client)

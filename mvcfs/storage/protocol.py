@@ -4,15 +4,21 @@ Paths are relative to the store's root, segments joined by `/`, without `.`/`..`
 Every call is made as an `Identity`. The promises, which one contract suite checks on every implementation and wrapper:
 
 * A file appears whole or not at all: `Writer.close` makes it durable and visible at its full length; an aborted or
-  crashed writer leaves nothing that `stat` takes for a finished file under a name that was published.
-* `create` is exclusive: of many callers one wins, the others get `AlreadyExists`. It never makes parent directories
-  (a renamed model must not come to life again under its old name): a missing parent is `NotFound`.
+  crashed writer leaves nothing, or a hidden name (`.tmp-…`) that `list_dir` doesn't show.
+* `create` is exclusive: of many callers one wins, the others get `AlreadyExists`, at `create` or at `close`. It never
+  makes parent directories (a renamed model must not come to life again under its old name): a missing parent is
+  `NotFound`, and so is one that is a file. `mkdir` without `parents` is as exclusive.
 * `rename` never replaces: of many callers with one target one wins, the others get `AlreadyExists` and keep their
   source. A missing source, or a missing parent of the target, is `NotFound`. It moves files and directories.
 * `read_range` returns exactly the bytes asked for, or fails: a range past the end is `CorruptData` (a store file is never
-  changed in place, so whoever asks past the end believes in bytes that aren't there).
+  changed in place, so whoever asks past the end believes in bytes that aren't there). It may use a file that it opened
+  earlier, so it is for files whose names are never used again; `read_file` looks anew each time.
 * Errors are those of `mvcfs.errors`. `Transient`: nothing happened. `UnknownOutcome`: a changing call failed and may have
-  happened. A call that outlives its deadline is `Transient` when it only reads, else `UnknownOutcome`.
+  happened, or may yet happen. A call that outlives its deadline is `Transient` when it only reads, else `UnknownOutcome`.
+  Until `close` nobody sees a file, so `create` and `Writer.write` change nothing; a writer that failed is of no more use.
+  A client may repeat a call that broke off, so a rename's `NotFound` of a source that was there a moment ago, and its
+  `AlreadyExists`, may be the answer to a rename that did take place: who cares looks at the target.
+* An `Identity` that the store can't act as is `NotSupported`.
 
 Threading: all methods are called on the trio thread; blocking work goes to threads inside the implementation, where
 bulk data (ranges, writers) and metadata have separate limits, so that bulk never starves a lookup.
