@@ -330,6 +330,20 @@ class Cluster:
         os.kill(pid, number)
         return True
 
+    def pause(self, role: str) -> None:
+        """Stops a process with SIGSTOP and waits until each of its threads has stopped; `signal` SIGCONT ends it."""
+        self.signal(role, signal.SIGSTOP)
+        end = time.monotonic() + STOP_S
+        while time.monotonic() < end:
+            states = [
+                path.read_text().rpartition(")")[2].split()[0]
+                for path in Path(f"/proc/{self.pid(role)}").glob("task/*/stat")
+            ]
+            if all(state in "Tt" for state in states):
+                return
+            time.sleep(0.01)
+        raise ClusterError(f"the {role} did not stop")
+
     def kill(self, role: str) -> None:
         """Ends a process with SIGKILL and waits until it is gone."""
         self.signal(role, signal.SIGKILL)

@@ -19,9 +19,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import trio
-from hdfs_native import Client, FileReader, FileStatus, FileWriter, WriteOptions
+from hdfs_native import Client, FileReader, FileStatus, WriteOptions
 
-from mvcfs.errors import AlreadyExists, CorruptData, LimitExceeded, MvcfsError, NotADirectory, NotFound, Transient
+from mvcfs.errors import CorruptData, LimitExceeded, MvcfsError, NotADirectory, NotFound, Transient
 from mvcfs.storage.config import StorageConfig
 from mvcfs.storage.hdfs_connection import Connection
 from mvcfs.storage.hdfs_errors import is_panic, translate
@@ -120,11 +120,7 @@ class HdfsStorage:
         check_identity(identity, self.url)
         unfinished = self._unfinished(path)
 
-        def start(client: Client) -> FileWriter:
-            _refuse_existing(client, unfinished.path, path)
-            return unfinished.start(client)
-
-        raw = await self._call(path, start)
+        raw = await self._call(path, unfinished.start)
         return HdfsWriter(unfinished, raw, self._call)
 
     async def write_file(self, path: str, data: bytes, *, identity: Identity = SELF) -> None:
@@ -133,7 +129,6 @@ class HdfsStorage:
         unfinished = self._unfinished(path)
 
         def write(client: Client) -> None:
-            _refuse_existing(client, unfinished.path, path)
             unfinished.finish(client, unfinished.start(client), bytes(data), len(data))
 
         await self._call(path, write, bulk=True, mutates=True)
@@ -250,12 +245,6 @@ def _read_range(reader: FileReader, path: str, offset: int, length: int) -> byte
     if len(data) != length:
         raise Transient(f"{path}: {len(data)} of {length} bytes came at {offset}")
     return data
-
-
-def _refuse_existing(client: Client, full: str, path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        client.get_file_info(full)
-        raise AlreadyExists(f"{path} is there already")
 
 
 def _entry(name: str, status: FileStatus) -> StoreEntry:

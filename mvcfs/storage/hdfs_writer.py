@@ -53,8 +53,14 @@ class Unfinished:
     options: WriteOptions
 
     def start(self, client: Client) -> FileWriter:
-        """Makes the hidden file; a missing parent is an error."""
-        return client.create(self.temporary, self.options)
+        """Makes the hidden file, unless its name is taken already or its directory is missing. Nobody sees it yet."""
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                client.get_file_info(self.path)
+                raise AlreadyExists(f"{self.about} is there already")
+            return client.create(self.temporary, self.options)
+        except (OSError, RuntimeError) as error:
+            raise translate(error, self.about, mutates=False) from error
 
     def finish(self, client: Client, raw: FileWriter, rest: bytes | bytearray, size_bytes: int) -> None:
         """Writes the rest, makes all of it durable and gives it its name. A failure leaves nothing, if the store answers."""

@@ -14,7 +14,6 @@ can't be given up: while a disk hangs, so do its callers, whatever their deadlin
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
 import shutil
@@ -42,7 +41,8 @@ from mvcfs.errors import (
     Transient,
 )
 from mvcfs.storage.config import DEFAULT_BLOCK_BYTES
-from mvcfs.storage.paths import check_identity, check_range, is_temporary, split, split_child, temporary_name
+from mvcfs.storage.local_publish import Unfinished, publish
+from mvcfs.storage.paths import check_identity, check_range, is_temporary, split, split_child
 from mvcfs.storage.protocol import Space, StoreEntry, Writer
 from mvcfs.types import SELF, Identity
 
@@ -50,9 +50,7 @@ T = TypeVar("T")
 
 _METADATA_THREADS = 8
 _BULK_THREADS = 6
-_RENAME_NOREPLACE = 1
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_NO_SUCH_CALL = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
 
 _ERRORS: dict[int, type[MvcfsError]] = {
     errno.ENOENT: NotFound,
@@ -236,18 +234,18 @@ class LocalStorage:
         finally:
             os.close(fd)
 
-    def _begin(self, path: str) -> _Unfinished:
+    def _begin(self, path: str) -> Unfinished:
         segments = split_child(path)
         with self._directory(segments[:-1]) as directory:
             with contextlib.suppress(FileNotFoundError):
                 os.stat(segments[-1], dir_fd=directory, follow_symlinks=False)
                 raise AlreadyExists(f"{path} is there already")
-            return _Unfinished(directory, segments[-1], path)
+            return Unfinished(directory, segments[-1], path)
 
     def _rename(self, source: str, target: str) -> None:
         old, new = split_child(source), split_child(target)
         with self._directory(old[:-1]) as old_fd, self._directory(new[:-1]) as new_fd:
-            _publish(old_fd, old[-1], new_fd, new[-1])
+            publish(old_fd, old[-1], new_fd, new[-1])
             os.fsync(new_fd)
             os.fsync(old_fd)
 
@@ -280,57 +278,10 @@ class LocalStorage:
             os.fsync(fd)
 
 
-class _Unfinished:
-    """A file that has no name yet. Used in one thread at a time."""
-
-    def __init__(self, directory: int, name: str, path: str):
-        self._name = name
-        self._path = path
-        self._temporary = temporary_name()
-        self._directory = os.dup(directory)
-        try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._fd = os.open(self._temporary, flags, 0o644, dir_fd=directory)
-        except BaseException:
-            os.close(self._directory)
-            raise
-        self._open = True
-        self._named = False
-
-    def write(self, data: bytes | bytearray) -> None:
-        """Appends all of it."""
-        if not self._open:
-            raise StorageError(f"{self._path}: the writer is closed")
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(self._fd, rest) :]
-
-    def publish(self) -> None:
-        """Makes it durable, then visible, then the name durable."""
-        if not self._open:
-            raise StorageError(f"{self._path}: the writer is closed")
-        os.fsync(self._fd)
-        _publish(self._directory, self._temporary, self._directory, self._name)
-        self._named = True
-        os.fsync(self._directory)
-
-    def discard(self) -> None:
-        """Closes it and, unless it was published, removes it. Never raises; may be repeated."""
-        if not self._open:
-            return
-        self._open = False
-        with contextlib.suppress(OSError):
-            os.close(self._fd)
-        if not self._named:
-            with contextlib.suppress(OSError):
-                os.unlink(self._temporary, dir_fd=self._directory)
-        os.close(self._directory)
-
-
 class _LocalWriter:
     """The protocol's writer over an unfinished file."""
 
-    def __init__(self, path: str, unfinished: _Unfinished, limiter: trio.CapacityLimiter):
+    def __init__(self, path: str, unfinished: Unfinished, limiter: trio.CapacityLimiter):
         self._path = path
         self._unfinished = unfinished
         self._limiter = limiter
@@ -379,32 +330,3 @@ def _pread_all(fd: int, length: int, offset: int, path: str) -> bytes:
             raise CorruptData(f"{path} ended at {offset + len(data)} while it was read")
         data += more
     return data
-
-
-def _publish(old_directory: int, old: str, new_directory: int, new: str) -> None:
-    """Renames without ever replacing; of many who try at once one succeeds."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    rename = getattr(libc, "renameat2", None)
-    if rename is not None:
-        result = rename(old_directory, os.fsencode(old), new_directory, os.fsencode(new), _RENAME_NOREPLACE)
-        code = ctypes.get_errno()
-        if result == 0:
-            return
-        if code not in _NO_SUCH_CALL:
-            raise OSError(code, os.strerror(code), new)
-    _publish_portably(old_directory, old, new_directory, new)
-
-
-def _publish_portably(old_directory: int, old: str, new_directory: int, new: str) -> None:
-    """The same for file systems without RENAME_NOREPLACE, which NFS is one of."""
-    if not stat.S_ISDIR(os.stat(old, dir_fd=old_directory, follow_symlinks=False).st_mode):
-        os.link(old, new, src_dir_fd=old_directory, dst_dir_fd=new_directory, follow_symlinks=False)
-        os.unlink(old, dir_fd=old_directory)
-        return
-    os.mkdir(new, dir_fd=new_directory)
-    try:
-        os.rename(old, new, src_dir_fd=old_directory, dst_dir_fd=new_directory)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.rmdir(new, dir_fd=new_directory)
-        raise

@@ -158,7 +158,7 @@ class MemoryStorage:
         old, old_name = self.store.parent(source)
         if old_name not in old.names:
             raise NotFound(f"{source}: no such file or directory")
-        if f"{target}/".startswith(f"{source}/") and target != source:
+        if isinstance(old.names[old_name], _Directory) and target.startswith(f"{source}/"):
             raise InvalidArgument(f"{source} can't be moved into itself ({target})")
         new, new_name = self.store.parent(target)
         if new_name in new.names:

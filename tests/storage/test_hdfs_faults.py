@@ -34,7 +34,7 @@ async def test_a_stopped_namenode_costs_the_deadline_and_no_more(own_hdfs_cluste
     storage = await store(own_hdfs_cluster, "stopped", config)
     await storage.write_file("f", b"data")
     writer = await storage.create("unfinished")
-    own_hdfs_cluster.signal("namenode", signal.SIGSTOP)
+    own_hdfs_cluster.pause("namenode")
     try:
         with trio.fail_after(120):
             for _ in range(3):

@@ -14,7 +14,7 @@ import trio
 
 from mvcfs import errors
 from mvcfs.errors import AlreadyExists, InvalidArgument, LimitExceeded, MvcfsError, NotFound, Transient, UnknownOutcome
-from mvcfs.storage import local
+from mvcfs.storage import local, local_publish
 from mvcfs.storage.address import open_storage
 from mvcfs.storage.config import RetryPolicy, StorageConfig
 from mvcfs.storage.hdfs_errors import translate
@@ -249,7 +249,8 @@ def test_of_many_processes_one_wins(tmp_path: Path) -> None:
 
 def link_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a file system that has no renameat2 with flags."""
-    monkeypatch.setattr(local, "_publish", local._publish_portably)
+    for module in (local, local_publish):
+        monkeypatch.setattr(module, "publish", local_publish.publish_portably)
 
 
 async def test_without_renameat2_it_is_as_exclusive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
