@@ -44,6 +44,8 @@ SETTINGS = {
     # A dead DataNode is noticed within seconds: 2 * recheck + 10 * heartbeat.
     "dfs.heartbeat.interval": "1",
     "dfs.namenode.heartbeat.recheck-interval": "2000",
+    # With two DataNodes one of them is easily "too busy" beside the other, and a write fails.
+    "dfs.namenode.redundancy.considerLoad": "false",
     # Without this a close waits half a second for the block report of the second replica.
     "dfs.namenode.file.close.num-committed-allowed": "1",
     # A DataNode that starts before its NameNode asks again after 100 ms rather than sleep 5 s.

@@ -21,10 +21,11 @@ from typing import TypeVar
 import trio
 from hdfs_native import Client, FileReader, FileStatus, WriteOptions
 
-from mvcfs.errors import CorruptData, LimitExceeded, MvcfsError, NotADirectory, NotFound, Transient
+from mvcfs.errors import LimitExceeded, MvcfsError, NotADirectory, NotFound
 from mvcfs.storage.config import StorageConfig
 from mvcfs.storage.hdfs_connection import Connection
 from mvcfs.storage.hdfs_errors import is_panic, translate
+from mvcfs.storage.hdfs_reading import open_reader, read_range
 from mvcfs.storage.hdfs_writer import HdfsWriter, Unfinished
 from mvcfs.storage.paths import check_identity, check_range, is_temporary, split, split_child, temporary_name
 from mvcfs.storage.protocol import Space, StoreEntry, Writer
@@ -96,7 +97,7 @@ class HdfsStorage:
                 connection.forget_readers(full)
                 if isinstance(error, trio.Cancelled):
                     raise
-        reader = await self._call(path, lambda client: client.read(full))
+        reader = await self._call(path, lambda client: open_reader(client, full, offset + length))
         data = await self._read(path, reader, offset, length)
         connection.keep_reader(full, reader)
         return data
@@ -107,11 +108,10 @@ class HdfsStorage:
         full = self._full(split_child(path))
 
         def read(client: Client) -> bytes:
-            reader = client.read(full)
-            size = len(reader)
+            size = client.get_file_info(full).length
             if size > max_bytes:
                 raise LimitExceeded(f"{path}: {size} bytes are more than the {max_bytes} expected at most")
-            return _read_range(reader, path, 0, size)
+            return read_range(open_reader(client, full, size), path, 0, size)
 
         return await self._call(path, read, bulk=True)
 
@@ -208,7 +208,7 @@ class HdfsStorage:
         return Unfinished(f"{self.url}: {path}", self._full(segments), temporary, options)
 
     async def _read(self, path: str, reader: FileReader, offset: int, length: int) -> bytes:
-        return await self._call(path, lambda _: _read_range(reader, path, offset, length), bulk=True)
+        return await self._call(path, lambda _: read_range(reader, path, offset, length), bulk=True)
 
     async def _call(
         self, path: str, function: Callable[[Client], T], *, mutates: bool = False, bulk: bool = False
@@ -235,16 +235,6 @@ class HdfsStorage:
             if trio.current_time() - began > _SUSPECT_S and self._connection is connection:
                 self._connection = Connection(self._address, self._conf_dir)
             raise
-
-
-def _read_range(reader: FileReader, path: str, offset: int, length: int) -> bytes:
-    """All bytes of a range. Checked first, since past the end the client panics; streamed, which is its fastest way."""
-    if offset + length > len(reader):
-        raise CorruptData(f"{path} has {len(reader)} bytes, {length} were to be read at {offset}")
-    data = b"".join(reader.read_range_stream(offset, length)) if length else b""
-    if len(data) != length:
-        raise Transient(f"{path}: {len(data)} of {length} bytes came at {offset}")
-    return data
 
 
 def _entry(name: str, status: FileStatus) -> StoreEntry:

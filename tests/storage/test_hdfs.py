@@ -7,6 +7,7 @@ import os
 import sys
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from typing import cast
 
 import pytest
 import trio
@@ -15,8 +16,8 @@ from hdfs_native import Client
 from mvcfs.errors import AlreadyExists, CorruptData, InvalidArgument, LimitExceeded, Transient
 from mvcfs.storage.address import open_storage
 from mvcfs.storage.config import RetryPolicy, StorageConfig
-from mvcfs.storage.hdfs import _read_range
 from mvcfs.storage.hdfs_errors import is_panic, translate
+from mvcfs.storage.hdfs_reading import open_reader, read_range
 from mvcfs.storage.protocol import Writer
 from tests.hdfs_service import Cluster
 from tests.storage.conftest import hdfs_storage
@@ -100,11 +101,50 @@ async def test_the_client_panics_past_the_end_and_that_is_caught(hdfs_url: str, 
     await hdfs_storage(hdfs_url).write_file("f", b"12345")
     reader = Client(hdfs_cluster.url).read(hdfs_url.removeprefix(hdfs_cluster.url) + "/f")
     with pytest.raises(CorruptData):
-        _read_range(reader, "f", 3, 3)
+        read_range(reader, "f", 3, 3)
     with pytest.raises(BaseException, match="past end") as caught:
         reader.read_range(3, 3)
     assert is_panic(caught.value)
     assert isinstance(translate(caught.value, "f", mutates=False), CorruptData)
+
+
+async def test_a_file_is_whole_for_who_reads_it_right_after_its_close(hdfs_url: str) -> None:
+    storage = hdfs_storage(hdfs_url, StorageConfig(block_bytes=65_536))
+    data = os.urandom(70_000)
+
+    async def write_and_read(number: int) -> None:
+        for part in range(10):
+            path = f"{number}-{part}"
+            await storage.write_file(path, data)
+            assert await storage.read_range(path, 65_530, 100) == data[65_530:65_630]
+            assert await storage.read_file(path, max_bytes=1 << 20) == data
+
+    async with trio.open_nursery() as nursery:
+        for number in range(8):
+            nursery.start_soon(write_and_read, number)
+
+
+class LateFile:
+    """A client and reader of a file whose last block is reported after some opens."""
+
+    def __init__(self, lengths: list[int], length: int):
+        self.lengths = lengths
+        self.length = length
+
+    def read(self, _: str) -> LateFile:
+        return LateFile(self.lengths, self.lengths.pop(0))
+
+    def get_file_info(self, _: str) -> LateFile:
+        return self
+
+    def __len__(self) -> int:
+        return self.length
+
+
+def test_a_reader_that_opens_too_short_is_opened_again() -> None:
+    client = LateFile([0, 64, 100], length=100)
+    assert len(open_reader(cast("Client", client), "/f", 65)) == 100
+    assert len(open_reader(cast("Client", LateFile([100], length=100)), "/f", 200)) == 100
 
 
 async def test_a_foreign_user_is_refused(hdfs_url: str) -> None:
