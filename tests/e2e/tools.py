@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy
 
@@ -28,9 +29,15 @@ _GIT = {
 }  # fmt: skip
 
 
-def git(directory: Path, *words: str, check: bool = True, **more: str) -> subprocess.CompletedProcess[str]:
-    """Runs Git in a directory, with nobody's settings."""
-    return run("git", "-C", directory, *words, check=check, timeout=240, env={**os.environ, **_GIT, **more})
+def git(
+    directory: Path, *words: str, check: bool = True, stdin: Any = subprocess.DEVNULL, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Runs Git in a directory, with nobody's settings but these variables."""
+    environment = {**os.environ, **_GIT, **variables}
+    return run(
+        "git", "-C", directory, *words,
+        check=check, timeout=240, errors="surrogateescape", env=environment, stdin=stdin,
+    )  # fmt: skip
 
 
 def build_checkout(tree: Path) -> Path:
