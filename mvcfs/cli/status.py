@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -75,7 +76,13 @@ def _show(result: Mapping[str, Any]) -> None:
     where = result.get("mountpoint")
     head = f"{result.get('store')} on {where}" if where else str(result.get("store"))
     print_line(f"{head}: {result.get('state') or 'ok'}", style="bold")
+    if result.get("store_error"):
+        print_line(f"error{_since(result.get('store_error_since_s'))}: {result['store_error']}")
     staging = result.get("staging") or {}
+    if staging.get("waiting_writers"):
+        print_line(
+            f"{staging['waiting_writers']} writers wait for room: the staging bound or the local disk is reached"
+        )
     if staging.get("used_bytes"):
         print_line(
             f"not in the store yet: {format_size(staging['used_bytes'])} of {format_size(staging['limit_bytes'])}"
@@ -86,6 +93,12 @@ def _show(result: Mapping[str, Any]) -> None:
     print_table(("branch", "version", "changed", "open", "ignored", "oldest change", ""), [_row(m) for m in models])
 
 
+def _since(when_s: float | None) -> str:
+    if when_s is None:
+        return ""
+    return time.strftime(" since %Y-%m-%d %H:%M:%S UTC", time.gmtime(when_s))
+
+
 def _row(model: Mapping[str, Any]) -> tuple[str, ...]:
     changed = model.get("changed_files") or 0
     oldest = model.get("oldest_unpublished_s")
@@ -93,7 +106,7 @@ def _row(model: Mapping[str, Any]) -> tuple[str, ...]:
     if model.get("deleted"):
         notes.append("deleted elsewhere")
     if model.get("last_error"):
-        notes.append(f"error: {model['last_error']}")
+        notes.append(f"error{_since(model.get('error_since_s'))}: {model['last_error']}")
     return (
         f"{model['model']}/{model['branch']}",
         str(model.get("version") or 0),

@@ -197,17 +197,27 @@ class ManifestSet:
         if size is None:
             raise NotFound(f"manifest {name} is live no longer")
         trusted = name in self._indexed
+        if name in self._stale:
+            await self._renew(name, path, size)
         try:
-            if name in self._stale:
-                raise CorruptData("it doesn't fit the store")
             return await trio.to_thread.run_sync(_load_copy, path, name, size, not trusted, limiter=self._limiter)
         except FileNotFoundError:
             pass
         except (CorruptData, OSError) as error:
             logger.warning("local copy of manifest %s is fetched again: %s", name, error)
         await self._fetch(name, path, size)
-        self._stale.discard(name)
         return await trio.to_thread.run_sync(_load_copy, path, name, size, False, limiter=self._limiter)
+
+    async def _renew(self, name: str, path: Path, size: int) -> None:
+        """Fetches a manifest anew whose copy is in doubt. With the store gone the copy serves on: its chunks may be cached."""
+        logger.warning("local copy of manifest %s is fetched again: it doesn't fit the store", name)
+        try:
+            await self._fetch(name, path, size)
+        except (CorruptData, StorageError) as error:
+            logger.warning("manifest %s can't be fetched again, its local copy stays: %s", name, error)
+            self._doubted.discard(name)
+        finally:
+            self._stale.discard(name)
 
     async def _fetch(self, name: str, path: Path, size: int) -> None:
         source = f"{self._model_path()}/{name}"

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field
 import trio
 
 from mvcfs.content.config import ContentConfig
+from mvcfs.content.tasks import plain_nursery
 from mvcfs.content.upload import Upload
 from mvcfs.types import Author, DirChange, FileChange
 from mvcfs.versions.pointer import is_pointer
@@ -115,6 +116,7 @@ class Committer:
         async with self.lock:
             # The names of the root say what the message calls new; they are read before the tree is frozen.
             await self.tree.load(self.tree.root)
+            await settle_attempt(self.tree)
             plan = freeze(self.tree, hold_back=hold_back)
             try:
                 outcome = await self._commit(plan, message, author, writer)
@@ -184,7 +186,7 @@ class Committer:
                 await self._store_file(file, upload)
                 self.progress.files_done += 1
 
-        async with trio.open_nursery() as nursery:
+        async with plain_nursery() as nursery:
             for _ in range(_CONCURRENT_FILES):
                 nursery.start_soon(work)
 
@@ -251,6 +253,24 @@ class Committer:
                     stack.append((below, entry.tree))
                 elif below is not None and below.content is None:
                     below.content = entry.content
+
+
+async def settle_attempt(tree: WorkingTree) -> None:
+    """Finds out whether an earlier publish of this branch, whose outcome nobody knew, has happened.
+
+    If it has, the branch's tip holds those changes already, and the next commit finds nothing to add to them.
+    """
+    row = tree.overlay.branch(tree.branch_id)
+    if row is None or row.attempt is None:
+        return
+    happened = await tree.model.repository.resolve_attempt(Attempt(**json.loads(row.attempt)))
+    log.info(
+        "%s/%s: an earlier publish %s",
+        tree.model.name,
+        tree.branch_name,
+        "has happened" if happened else "has not happened and is given up",
+    )
+    tree.overlay.set_attempt(tree.branch_id, None)
 
 
 def _to_change(planned: PlannedDir) -> DirChange:

@@ -364,20 +364,26 @@ class Engine:
 
     async def _refresh(self, model: OpenModel) -> None:
         try:
-            await model.refresh()
+            try:
+                await model.refresh()
+            except NotFound:
+                await self._model_gone(model)
         except NotFound:
-            await self._model_gone(model)
+            self._note_store_error(f"there is no mvcfs store at {self.storage.url} any more")
         except MvcfsError as error:
-            if self.store_error is None:
-                log.warning("the store does not answer: %s", error)
-                self.store_error_since_s = time.time()
-            self.store_error = str(error)
+            self._note_store_error(str(error))
         except Exception:
             log.exception("reading what is new in %s failed", model.name)
         else:
             if self.store_error is not None:
                 log.info("the store answers again")
             self.store_error = self.store_error_since_s = None
+
+    def _note_store_error(self, text: str) -> None:
+        if self.store_error is None:
+            log.warning("the store does not answer: %s", text)
+            self.store_error_since_s = time.time()
+        self.store_error = text
 
     async def _model_gone(self, model: OpenModel) -> None:
         """A model was renamed or removed on another host."""
