@@ -313,7 +313,7 @@ class FileSystem:
         """A descriptor of the handle was closed: what it wrote is complete as far as its program is concerned."""
         handle = self._file(fh)
         if handle.wrote and isinstance(handle.inode, Node):
-            handle.inode.tree.save(handle.inode)
+            handle.inode.tree.save_if_newer(handle.inode)
 
     async def release(self, fh: int) -> None:
         """The last descriptor and mapping of a handle are gone."""
@@ -326,7 +326,7 @@ class FileSystem:
             inode.writers -= 1
             if handle.wrote:
                 inode.quiet_since = time.monotonic()
-                inode.tree.save(inode)
+                inode.tree.save_if_newer(inode)
                 inode.tree.data.note_change(inode, handle.caller)
         self.table.unhold(inode)
 

@@ -60,9 +60,7 @@ class HistoryTree:
         if name == b"tags":
             return self._level("tags", "", lambda: self.model.data.repository.refs.tags, self._by_name("tags"))
         if name == b"aliases":
-            return self._level(
-                "aliases", "", lambda: self.model.data.repository.refs.aliases, self._by_name("aliases")
-            )
+            return self._level("aliases", "", lambda: self.model.data.repository.refs.aliases, self._by_name("aliases"))
         if name == b"commits":
             return self._dir("commits", self._no_names, self._commit)
         raise NotFound(f"{name!r} is not in .history of {self.model.name} (record {refs.number})")

@@ -6,7 +6,6 @@ changes in the overlay at the mount), and costs nothing per file. Threading: tri
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Callable
@@ -18,11 +17,10 @@ from mvcfs.config import EngineConfig
 from mvcfs.content.config import ContentConfig
 from mvcfs.content.staging import Staging
 from mvcfs.errors import MvcfsError, NotFound
-from mvcfs.versions.publish import Attempt
 from mvcfs.versions.refs import BranchState
 from mvcfs.vfs.adopt import Invalidation, adopt
-from mvcfs.vfs.committer import Committer
-from mvcfs.vfs.overlay import BranchRow, Overlay
+from mvcfs.vfs.committer import Committer, settle_attempt
+from mvcfs.vfs.overlay import Overlay
 from mvcfs.vfs.replay import replay
 from mvcfs.vfs.settle import Settler
 from mvcfs.vfs.sources import ModelData
@@ -104,7 +102,6 @@ class OpenModel:
         row = overlay.branch(state.id)
         base = state.tip
         if row is not None:
-            await self._resolve_attempt(overlay, row)
             base = row.base_commit
         root_tree = None if base is None else (await self.data.repository.commit_info(base)).tree
         settler = Settler(services.config.rules)
@@ -121,6 +118,7 @@ class OpenModel:
         settler.attach(tree, committer)
         if row is not None:
             replay(tree, overlay, row.root)
+            await settle_attempt(tree)
             settler.note_replayed()
         scope = trio.CancelScope()
         branch = Branch(tree, committer, settler, scope)
@@ -136,14 +134,6 @@ class OpenModel:
                 except Exception:
                     log.exception("making versions of %s/%s failed", self.name, branch.tree.branch_name)
                     await trio.sleep(5)
-
-    async def _resolve_attempt(self, overlay: Overlay, row: BranchRow) -> None:
-        """Finds out whether a publish that was under way when the daemon died has happened."""
-        if row.attempt is None:
-            return
-        happened = await self.data.repository.resolve_attempt(Attempt(**json.loads(row.attempt)))
-        log.info("%s: a publish that was under way %s", self.name, "has happened" if happened else "is given up")
-        overlay.set_attempt(row.id, None)
 
     async def refresh(self) -> bool:
         """Reads what others published; working trees without changes follow their branches.

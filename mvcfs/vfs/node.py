@@ -35,7 +35,7 @@ class Node(Inode):
 
     __slots__ = (
         "arrived", "atime_ns", "base", "base_tree", "changed", "content", "ctime_ns", "delta", "generation", "gid", "link", "loaded",
-        "mode", "mtime_ns", "nlink", "parents", "quiet_since", "rdev", "saved_at", "saved_state", "staged", "target",
+        "mode", "mtime_ns", "nlink", "parents", "quiet_since", "rdev", "saved_at", "saved_generation", "saved_state", "staged", "target",
         "tree", "uid", "user_xattrs", "writers",
     )  # fmt: skip
 
@@ -61,6 +61,7 @@ class Node(Inode):
         self.quiet_since = 0.0
         self.saved_at = 0.0
         self.saved_state = -1
+        self.saved_generation = -1
         self.base_tree: str | None = None
         self.base: dict[bytes, TreeEntry] | None = None
         self.delta: dict[bytes, Node | None] = {}

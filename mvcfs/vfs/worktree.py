@@ -245,7 +245,16 @@ class WorkingTree:
         if node.changed and (node.parents or node is self.root):
             self.overlay.put_node(node.row(self.overlay.boot))
             node.saved_at = time.monotonic()
+            node.saved_generation = node.generation
             node.saved_state = -1 if node.staged is None else node.staged.state_version
+
+    def save_if_newer(self, node: Node) -> None:
+        """Writes a changed node's row unless the last one says the same."""
+        staged = node.staged
+        if node.saved_generation != node.generation or (
+            staged is not None and staged.state_version != node.saved_state
+        ):
+            self.save(node)
 
     def touch(self, directory: Node, now_ns: int) -> None:
         """Sets a directory's times after a change of its names."""
