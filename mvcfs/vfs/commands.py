@@ -78,6 +78,7 @@ class Commands:
             "staging": {
                 "used_bytes": 0 if staging is None else staging.used_bytes,
                 "limit_bytes": engine.config.staging_bytes,
+                "overlay_error": None if engine.overlay is None else engine.overlay.failed,
                 "waiting_writers": 0 if staging is None else staging.waiting_writers,
             },
             "cache": {"used_bytes": engine.cache.used_bytes, "limit_bytes": engine.config.block_cache_bytes},

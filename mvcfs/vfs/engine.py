@@ -439,6 +439,8 @@ class Engine:
         """Ends everything and lets go of the local folder."""
         for model in self.models.values():
             await model.aclose()
+        if self.staging is not None:
+            self.staging.close()
         if self.overlay is not None:
             self.overlay.close()
         if self._lock_file is not None:

@@ -20,6 +20,7 @@ from mvcfs.errors import MvcfsError, NotFound
 from mvcfs.versions.refs import BranchState
 from mvcfs.vfs.adopt import Invalidation, adopt
 from mvcfs.vfs.committer import Committer, settle_attempt
+from mvcfs.vfs.freeze import freeze
 from mvcfs.vfs.overlay import Overlay
 from mvcfs.vfs.replay import replay
 from mvcfs.vfs.settle import Settler
@@ -27,6 +28,9 @@ from mvcfs.vfs.sources import ModelData
 from mvcfs.vfs.worktree import WorkingTree
 
 log = logging.getLogger(__name__)
+
+# At the end a publish that has begun may take as long as a few calls of the store take.
+_LAST_PUBLISH_S = 120.0
 
 
 @dataclass(slots=True)
@@ -157,13 +161,13 @@ class OpenModel:
                 continue
             branch.tree.deleted = False
             branch.tree.branch_name = state.name
-            if state.tip == branch.tree.base_commit or branch.tree.root.changed or branch.committer.lock.locked():
+            if state.tip == branch.tree.base_commit or branch.committer.lock.locked():
                 continue
             await self._follow(branch, state)
 
     async def _follow(self, branch: Branch, state: BranchState) -> None:
         async with branch.committer.lock:
-            if branch.tree.root.changed:
+            if branch.tree.root.changed and not _holds_nothing_versioned(branch.tree):
                 return
             root_tree = None if state.tip is None else (await self.data.repository.commit_info(state.tip)).tree
             invalid = await adopt(branch.tree, state.tip, root_tree, None)
@@ -189,7 +193,7 @@ class OpenModel:
         for branch in list(self.branches.values()):
             if branch.tree.root.changed and not branch.tree.deleted:
                 try:
-                    await branch.settler.commit_closed()
+                    await branch.settler.commit_last()
                 except MvcfsError as error:
                     log.warning("%s/%s: %s", self.name, branch.tree.branch_name, error)
 
@@ -197,4 +201,17 @@ class OpenModel:
         """Ends the tasks of all branches and lets go of content."""
         for branch in self.branches.values():
             branch.scope.cancel()
+            # A publish that has begun goes on to its end; the overlay must be there to note its outcome.
+            with trio.move_on_after(_LAST_PUBLISH_S):
+                async with branch.committer.lock:
+                    pass
         await self.data.content.aclose()
+
+
+def _holds_nothing_versioned(tree: WorkingTree) -> bool:
+    """Whether all that is changed is files that no version takes, and the times of their directories."""
+    plan = freeze(tree, hold_back=lambda _node, _path: False)
+    try:
+        return plan.only_times()
+    finally:
+        plan.release()

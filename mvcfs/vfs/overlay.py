@@ -16,6 +16,7 @@ Threading: used on the trio thread only; `sync` waits for the disk in a thread.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,8 +27,10 @@ from typing import Any
 
 import trio
 
-from mvcfs.errors import CorruptData
+from mvcfs.errors import CorruptData, LimitExceeded
 from mvcfs.types import BlobContent, Content, LargeContent
+
+log = logging.getLogger(__name__)
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -165,6 +168,7 @@ class Overlay:
         """
         self.path = directory / "overlay.db"
         self.boot = boot or boot_id()
+        self.failed: str | None = None
         try:
             self._db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
             self._db.execute("PRAGMA journal_mode=WAL")
@@ -192,7 +196,7 @@ class Overlay:
         return None if row is None else str(row[0])
 
     def _set_meta(self, key: str, value: str) -> None:
-        self._db.execute("INSERT OR REPLACE INTO meta VALUES(?,?)", (key, value))
+        self._write("INSERT OR REPLACE INTO meta VALUES(?,?)", (key, value))
 
     def allocate_ino(self) -> int:
         """A number that no inode of this overlay ever had."""
@@ -212,28 +216,43 @@ class Overlay:
             finally:
                 self._depth -= 1
             return
-        self._db.execute("BEGIN IMMEDIATE")
+        self._write("BEGIN IMMEDIATE")
         self._depth = 1
         try:
             yield
+            self._write("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
             raise
-        else:
-            self._db.execute("COMMIT")
         finally:
             self._depth = 0
 
+    def _write(self, statement: str, values: Sequence[Any] = ()) -> None:
+        """Runs a statement that changes the database.
+
+        After a failure the nodes in memory are ahead of the rows, so nothing more may be acknowledged: every later
+        change is refused until the next mount, which finds what was acknowledged before.
+        """
+        if self.failed is not None:
+            raise LimitExceeded(self.failed)
+        try:
+            self._db.execute(statement, values)
+        except sqlite3.Error as error:
+            self.failed = f"the overlay {self.path} can't be written ({error}): free space there and mount again"
+            log.error("%s", self.failed)
+            raise LimitExceeded(self.failed) from error
+
     def put_branch(self, row: BranchRow) -> None:
         """Writes a working tree's row, new or changed."""
-        self._db.execute(
+        self._write(
             "INSERT OR REPLACE INTO branch VALUES(?,?,?,?,?)",
             (row.id, row.model, row.base_commit, row.root, row.attempt),
         )
 
     def set_attempt(self, branch: str, attempt: str | None) -> None:
         """Notes a publish that may or may not have happened."""
-        self._db.execute("UPDATE branch SET attempt=? WHERE id=?", (attempt, branch))
+        self._write("UPDATE branch SET attempt=? WHERE id=?", (attempt, branch))
 
     def branches(self) -> list[BranchRow]:
         """All working trees that have changes or an attempt."""
@@ -247,13 +266,13 @@ class Overlay:
     def drop_branch(self, branch: str) -> None:
         """Forgets a working tree with all its nodes."""
         with self.transaction():
-            self._db.execute("DELETE FROM entry WHERE parent IN (SELECT ino FROM node WHERE branch=?)", (branch,))
-            self._db.execute("DELETE FROM node WHERE branch=?", (branch,))
-            self._db.execute("DELETE FROM branch WHERE id=?", (branch,))
+            self._write("DELETE FROM entry WHERE parent IN (SELECT ino FROM node WHERE branch=?)", (branch,))
+            self._write("DELETE FROM node WHERE branch=?", (branch,))
+            self._write("DELETE FROM branch WHERE id=?", (branch,))
 
     def put_node(self, row: NodeRow) -> None:
         """Writes a changed node, new or changed again."""
-        self._db.execute(
+        self._write(
             "INSERT OR REPLACE INTO node VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             (
                 row.ino, row.branch, row.mode, row.uid, row.gid, row.rdev, row.atime_ns, row.mtime_ns, row.ctime_ns,
@@ -264,17 +283,17 @@ class Overlay:
 
     def drop_nodes(self, inos: Iterable[int]) -> None:
         """Removes nodes and, of directories, their entries."""
-        keys = [(ino,) for ino in inos]
-        self._db.executemany("DELETE FROM node WHERE ino=?", keys)
-        self._db.executemany("DELETE FROM entry WHERE parent=?", keys)
+        for ino in inos:
+            self._write("DELETE FROM node WHERE ino=?", (ino,))
+            self._write("DELETE FROM entry WHERE parent=?", (ino,))
 
     def put_entry(self, parent: int, name: bytes, ino: int | None) -> None:
         """Makes `name` of a directory differ from its base: another node, or (None) gone."""
-        self._db.execute("INSERT OR REPLACE INTO entry VALUES(?,?,?)", (parent, name, ino))
+        self._write("INSERT OR REPLACE INTO entry VALUES(?,?,?)", (parent, name, ino))
 
     def drop_entry(self, parent: int, name: bytes) -> None:
         """Makes `name` of a directory what its base says again."""
-        self._db.execute("DELETE FROM entry WHERE parent=? AND name=?", (parent, name))
+        self._write("DELETE FROM entry WHERE parent=? AND name=?", (parent, name))
 
     def nodes(self, branch: str) -> list[NodeRow]:
         """The changed nodes of a working tree."""

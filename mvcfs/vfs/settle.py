@@ -238,9 +238,12 @@ class Settler:
         """
         return await self._commit(lambda _node, _path: False, message, author)
 
-    async def commit_closed(self) -> CommitOutcome:
-        """All closed files, quiet or not: the version that an unmount makes."""
-        return await self._commit(self._open_only, None, None)
+    async def commit_last(self) -> CommitOutcome:
+        """The version that an unmount makes: of all files, since nobody has one open any more.
+
+        The kernel may have dropped the last close of a handle together with the mount, so handles are not asked.
+        """
+        return await self._commit(lambda _node, _path: False, None, None)
 
     async def _commit(
         self, hold_back: Callable[[Node, bytes], bool], message: str | None, author: Author | None

@@ -199,6 +199,7 @@ class LevelDir(VirtualDir):
         found = self._snapshots.get(full)
         if found is None or found.commit != commit:
             found = await open_snapshot(self.model.data, self.engine.pool, commit)
+            found.on_forgotten = lambda: self._snapshots.pop(full, None)
             self._snapshots[full] = found
         return found
 
