@@ -22,7 +22,7 @@ def call(
     args: Mapping[str, Any] | None = None,
     *,
     on_progress: Callable[[Mapping[str, Any]], None] | None = None,
-    timeout_s: float = 60.0,
+    timeout_s: float = 15.0,
     server_uid: int | None = None,
 ) -> dict[str, Any]:
     """Runs a command in the daemon and returns its result.

@@ -176,7 +176,7 @@ class RefLog:
 
     def gone(self) -> NotFound:
         """The error of a model that isn't where it was."""
-        return NotFound(f"model {self._model_path().rpartition('/')[2]!r} was renamed or removed")
+        return NotFound(f"model {self._model_path().rpartition('/')[2]!r} was renamed or removed, or the store is gone")
 
     async def check_identity(self, model_id: str) -> None:
         """Makes sure that the folder is still this model's, and not another's under the same name.
