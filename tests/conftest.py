@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,10 @@ from hdfs_native import Client
 from tests.hdfs_service import Cluster, SharedCluster
 
 _shared = SharedCluster()
+
+# The suite starts `mvcfs` hundreds of times: its modules are compiled once, into a folder of the checkout's own.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+os.environ.setdefault("PYTHONPYCACHEPREFIX", str(Path(__file__).parents[1] / "build" / "pycache"))
 
 
 @pytest.fixture(scope="session")
