@@ -116,8 +116,8 @@ class GitFiles:
         """Fetches the live packs that aren't here, and lets go of those that are live no longer.
 
         Raises:
-            NotFound: The model was renamed or removed, or a pack is gone from it.
-            CorruptData: A pack in the store is damaged.
+            NotFound: The model was renamed or removed.
+            CorruptData: A pack in the store is damaged or gone.
             Transient: The store failed.
         """
         async with self._lock:
@@ -158,7 +158,12 @@ class GitFiles:
 
     async def _download(self, name: str, target: Path, size_bytes: int | None) -> None:
         path = f"{self._model_path()}/{name}"
-        found = (await self._storage.stat(path)).size_bytes
+        try:
+            found = (await self._storage.stat(path)).size_bytes
+        except NotFound as error:
+            # With its folder the model has gone elsewhere; without, it must not pass for a model that isn't there.
+            await self._storage.stat(path.rpartition("/")[0])
+            raise CorruptData(f"{path}: the log names this file, but it is not in the store") from error
         if size_bytes is not None and found != size_bytes:
             raise CorruptData(f"{path}: has {found} bytes, {size_bytes} are recorded")
         for offset in range(0, found, _RANGE_BYTES):

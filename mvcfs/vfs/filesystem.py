@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from mvcfs.errors import (
+    CorruptData,
     CrossDevice,
     InvalidArgument,
     IsADirectory,
@@ -21,6 +22,7 @@ from mvcfs.errors import (
     NotFound,
     NotPermitted,
     ReadOnly,
+    StorageError,
 )
 from mvcfs.types import Caller, Content
 from mvcfs.vfs.attr import Attr, Opened, SetAttr, Statfs
@@ -292,6 +294,12 @@ class FileSystem:
     async def read(self, fh: int, offset: int, length: int) -> bytes | memoryview:
         """Reads a range, cut at the end of the file."""
         handle = self._file(fh)
+        try:
+            return await self._read(handle, offset, length)
+        except (CorruptData, StorageError) as error:
+            raise type(error)(f"{handle.inode.describe()}: {error}") from error
+
+    async def _read(self, handle: FileHandle, offset: int, length: int) -> bytes | memoryview:
         inode = handle.inode
         if isinstance(inode, Node):
             return await inode.tree.data.read(inode, offset, length, handle.source)

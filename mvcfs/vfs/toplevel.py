@@ -73,6 +73,39 @@ class VirtualDir(Inode):
         """See `Inode.entry_timeout_s`: models and branches come and go on other hosts."""
         return self.engine.config.refresh_s
 
+    async def child_of_listing(self, name: bytes) -> Inode | None:
+        """See `Inode.child_of_listing`: one that can't be read hides none of its neighbours."""
+        try:
+            return await super().child_of_listing(name)
+        except MvcfsError as error:
+            self.engine.warn_once(f"{os.fsdecode(name)} in {self.describe()} can't be read: {error}")
+            return UnreadableDir(self.engine, error)
+
+
+class UnreadableDir(VirtualDir):
+    """Stands in listings for a model or branch that can't be read; what is asked of it fails with the reason."""
+
+    __slots__ = ("_error",)
+
+    def __init__(self, engine: Engine, error: MvcfsError) -> None:
+        super().__init__(engine, engine.allocate_ino())
+        self._error = error
+
+    def describe(self) -> str:
+        """See `Inode.describe`."""
+        return f"what can't be read ({self._error})"
+
+    async def child(self, name: bytes) -> Inode:
+        """See `Inode.child`: fails."""
+        raise self._again()
+
+    async def names(self) -> Sequence[bytes]:
+        """See `Inode.names`: fails."""
+        raise self._again()
+
+    def _again(self) -> MvcfsError:
+        return type(self._error)(str(self._error))
+
 
 class RootDir(VirtualDir):
     """The root of a mount: the models of a store."""
