@@ -366,7 +366,7 @@ class StagedFileMachine(RuleBasedStateMachine):
 
 TestStagedFileMachine = StagedFileMachine.TestCase
 TestStagedFileMachine.settings = settings(
-    max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=25, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
 )
 
 

@@ -90,26 +90,24 @@ class Fake:
 
 
 @pytest.fixture
-def fake(tmp_path: Path) -> Iterator[Fake]:
-    place = Fake(tmp_path / "f")
-    try:
-        yield place
-    finally:
-        place.close()
-
-
-@pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder that other users reach: not under pytest's own, which every run of pytest closes again."""
+    """A folder that other users reach: not under pytest's own, which every run of pytest closes again,
+    and of a short name, since sockets are in it."""
     with tempfile.TemporaryDirectory(prefix="mvcfs-test-", ignore_cleanup_errors=True) as folder:
         os.chmod(folder, 0o755)
         yield Path(folder)
 
 
 @pytest.fixture
-def open_fake(open_folder: Path) -> Iterator[Fake]:
+def fake(open_folder: Path) -> Iterator[Fake]:
     place = Fake(open_folder / "f")
     try:
         yield place
     finally:
         place.close()
+
+
+@pytest.fixture
+def open_fake(fake: Fake) -> Fake:
+    """The same, said where other users use it."""
+    return fake

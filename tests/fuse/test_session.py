@@ -237,10 +237,6 @@ def users_place(open_fake: Fake) -> Iterator[Fake]:
         os.chmod("/dev/fuse", mode)
 
 
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
-
-
-@as_root
 def test_an_ordinary_user_mounts_and_unmounts(users_place: Fake) -> None:
     fake = users_place
     done = fake.run(uid=NOBODY, drain_s=1)
@@ -260,7 +256,6 @@ def test_an_ordinary_user_mounts_and_unmounts(users_place: Fake) -> None:
     assert mount_at(str(fake.path)) is None
 
 
-@as_root
 def test_a_dead_mount_of_an_ordinary_user_is_cleaned_up_by_them(users_place: Fake) -> None:
     fake = users_place
     assert fake.run(uid=NOBODY).returncode == 0
@@ -276,7 +271,6 @@ def test_a_dead_mount_of_an_ordinary_user_is_cleaned_up_by_them(users_place: Fak
     fake.pids.append(call(fake.socket, "ping", server_uid=NOBODY)["pid"])
 
 
-@as_root
 def test_an_ordinary_user_needs_leave_for_allow_other(users_place: Fake) -> None:
     conf = users_place.base / "fuse.conf"
     conf.write_text("#user_allow_other\n")
@@ -289,7 +283,6 @@ def test_an_ordinary_user_needs_leave_for_allow_other(users_place: Fake) -> None
     assert "fusermount3" in done.stderr
 
 
-@as_root
 def test_a_closed_fuse_device_is_named(users_place: Fake) -> None:
     os.chmod("/dev/fuse", 0o600)
     done = users_place.run(uid=NOBODY)
