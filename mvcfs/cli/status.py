@@ -79,6 +79,8 @@ def _show(result: Mapping[str, Any]) -> None:
     if result.get("store_error"):
         print_line(f"error{_since(result.get('store_error_since_s'))}: {result['store_error']}")
     staging = result.get("staging") or {}
+    if staging.get("overlay_error"):
+        print_line(f"error: {staging['overlay_error']}")
     if staging.get("waiting_writers"):
         print_line(
             f"{staging['waiting_writers']} writers wait for room: the staging bound or the local disk is reached"
