@@ -155,6 +155,8 @@ class _Mover:
             return
         for name, below in planned.entries.items():
             entry = entries.get(name)
+            if below is not None and entry is not None:
+                self._keep_removed(node, name)
             if below is None:
                 if name in node.delta and node.delta[name] is None and (entry is None or self._give_up):
                     del node.delta[name]
@@ -167,6 +169,12 @@ class _Mover:
                 if not below.node.delta:
                     self._make_clean(plan, node, name, below.node, below.generation, entry)
         self._follow(node, oid)
+
+    def _keep_removed(self, node: Node, name: bytes) -> None:
+        """A name that was new in the plan and is gone since needs a row now that the base has it."""
+        if name not in node.delta and node.changed and not self._give_up:
+            node.delta[name] = None
+            self._tree.overlay.put_entry(node.ino, name, None)
 
     def _settle_file(self, plan: Plan, planned: PlannedFile) -> None:
         """Puts the stored content under what was written since, once a file."""

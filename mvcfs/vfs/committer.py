@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import trio
 
@@ -258,19 +258,28 @@ class Committer:
 async def settle_attempt(tree: WorkingTree) -> None:
     """Finds out whether an earlier publish of this branch, whose outcome nobody knew, has happened.
 
-    If it has, the branch's tip holds those changes already, and the next commit finds nothing to add to them.
+    If it has, the working tree stands on the version that it made: what changed since is then a change of that version, and
+    what was removed since is missing in the next one. The rows stay as they are, for directories know the trees that
+    they are based on. A version that holds another host's changes as well is left to the next commit, which merges it.
     """
     row = tree.overlay.branch(tree.branch_id)
     if row is None or row.attempt is None:
         return
-    happened = await tree.model.repository.resolve_attempt(Attempt(**json.loads(row.attempt)))
+    attempt = Attempt(**json.loads(row.attempt))
+    happened = await tree.model.repository.resolve_attempt(attempt)
     log.info(
         "%s/%s: an earlier publish %s",
         tree.model.name,
         tree.branch_name,
         "has happened" if happened else "has not happened and is given up",
     )
-    tree.overlay.set_attempt(tree.branch_id, None)
+    base = row.base_commit
+    if happened and attempt.branch == tree.branch_id and attempt.commit:
+        parents = (await tree.model.repository.commit_info(attempt.commit)).parents
+        if list(parents) == ([] if base is None else [base]):
+            base = attempt.commit
+    tree.base_commit = base
+    tree.overlay.put_branch(replace(row, base_commit=base, attempt=None))
 
 
 def _to_change(planned: PlannedDir) -> DirChange:
