@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import errno
-import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -13,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mvcfs.storage.address import open_storage
-from tests.e2e.tools import copy_store, differences, git, list_store, pack_bytes, store_files, watched_memory
-from tests.mount.harness import Mount, mvcfs, run
+from tests.e2e.tools import copy_store, differences, git, list_store, pack_bytes, watched_memory
+from tests.mount.harness import Mount, run
 
 pytestmark = [pytest.mark.hdfs, pytest.mark.mount]
 

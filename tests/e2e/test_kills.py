@@ -221,7 +221,8 @@ class Torture:
             yield outcome
 
     def describe(self, found: Expected, open_call: dict[str, Any] | None) -> str:
-        lines = [f"round {self.round}; the last call: {open_call}; generation {found.generation} for {self.expected.generation}"]
+        lines = [f"round {self.round}; the last call: {open_call}"]
+        lines.append(f"generation {found.generation} found, {self.expected.generation} expected")
         for name in sorted(found.files.keys() | self.expected.files.keys()):
             one, other = found.files.get(name), self.expected.files.get(name)
             if one is None or other is None or one != other:
@@ -257,12 +258,13 @@ class Torture:
         self.check(notes)
         published = self.checked > before
         self.tally.published += outcome is None and published
+        made = self.call("commit", message="again")
         if not busy:
-            made = self.call("commit", message="again")
             assert made["version"] == before + 1, "one content, one version"
             assert made["unchanged"] is published
-            self.checked = made["version"]
-            assert differences(self.main, self.mount.snapshot(made["version"])) == ""
+        assert made["conflict"] is False
+        self.checked = made["version"]
+        assert differences(self.main, self.mount.snapshot(made["version"])) == ""
 
     def change_bulk(self) -> None:
         path = self.main / f"bulk-{self.random.randrange(3)}"
@@ -281,12 +283,18 @@ class Torture:
 
         thread = threading.Thread(target=commit)
         thread.start()
-        while thread.is_alive() and not self.reached(step):
+        records = self.records()
+        while thread.is_alive() and not (self.records() > records if step == "published" else self.reached(step)):
             pass
         time.sleep(self.random.uniform(0, longest_s))
         self.kill()
         thread.join()
         return outcomes[0] if outcomes else None
+
+    def records(self) -> int:
+        """How many records the log has, looked at in the local store itself."""
+        store = self.mount.store
+        return 0 if "://" in store else sum(1 for name in os.listdir(f"{store}/models/m/log") if name.isdigit())
 
     def reached(self, step: str) -> bool:
         (row,) = self.call("status")["models"]
@@ -295,6 +303,7 @@ class Torture:
     def finish(self, fresh: Mount) -> None:
         """The end: all is committed, the store is sound, and another host reads the same."""
         made = self.call("commit", message="the end")
+        assert os.listdir(self.main.parent) == ["main"], "no conflict with ourselves"
         assert self.mount.umount().returncode == 0
         assert self.mount.fsck()["problems"] == []
         fresh.start()
@@ -345,6 +354,14 @@ def test_uploading(store: str, mounts: Make, torture: Callable[[str, int, int], 
 def test_publishing(store: str, mounts: Make, torture: Callable[[str, int, int], Torture], busy: bool) -> None:
     one = torture(store, 4 + busy, 150_000)
     many(one, KILLS // 2, lambda: one.kill_in_commit("publishing", 0.05, busy=busy))
+    one.finish(mounts(store))
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_just_published(store: str, mounts: Make, torture: Callable[[str, int, int], Torture], busy: bool) -> None:
+    one = torture(store, 7 + busy, 150_000)
+    many(one, KILLS // 4, lambda: one.kill_in_commit("published", 0.0, busy=busy))
+    assert one.tally.published == one.tally.kills
     one.finish(mounts(store))
 
 

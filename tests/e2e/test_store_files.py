@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import subprocess
 import time
@@ -15,7 +16,7 @@ from mvcfs.storage.address import open_storage
 from mvcfs.versions.publish import Publisher
 from mvcfs.versions.store import Store
 from tests.e2e.tools import copy_store, differences, git, list_store
-from tests.mount.harness import Mount, run
+from tests.mount.harness import Mount
 
 pytestmark = [pytest.mark.mount, pytest.mark.hdfs]
 
@@ -52,7 +53,7 @@ async def test_few_files_a_version(hdfs_store: str, mounts: Callable[..., Mount]
             (main / "model.safetensors").write_bytes(os.urandom(200_000))
         assert mnt.commit()["version"] == number
         counts.append(outside_packs(await list_store(hdfs_store)))
-    growth = [after - before for before, after in zip(counts, counts[1:], strict=False)]
+    growth = [after - before for before, after in itertools.pairwise(counts)]
     print(f"files outside packs after version 1: {counts[0]}, then a version: {growth}")
     assert counts[0] <= 8
     assert max(growth) <= 5
@@ -163,9 +164,7 @@ def compare(snapshot: Path, clone: Path) -> None:
     assert compared >= 10
 
 
-async def test_file_that_reads_as_a_pointer(
-    hdfs_store: str, mounts: Callable[..., Mount], tmp_path: Path
-) -> None:
+async def test_file_that_reads_as_a_pointer(hdfs_store: str, mounts: Callable[..., Mount], tmp_path: Path) -> None:
     # git-lfs itself takes such a file for a pointer when it looks at a working tree; what it fetches is right.
     mnt = mounts(hdfs_store).start("--settle", "1h", "--max-settle", "1h")
     main = mnt.point / "m" / "main"

@@ -57,7 +57,9 @@ class Program:
         """A few system calls on one file."""
         scratch = self.folder / "scratch"
         names = sorted(entry.name for entry in os.scandir(scratch))
-        kind = self.random.choice(("make", "make", "change", "change", "append", "cut", "rename", "unlink", "link", "mode"))
+        kind = self.random.choice(
+            ("make", "make", "change", "change", "append", "cut", "rename", "unlink", "link", "mode")
+        )
         if len(names) < 4 or (kind == "make" and len(names) < 16):
             self.write(scratch, f"f{self.random.randrange(10**9)}", os.O_CREAT | os.O_EXCL, 0)
             return
@@ -92,10 +94,7 @@ class Program:
                 seed, length = self.random.randrange(1 << 32), self.length()
                 data, at = content(seed, length), offset
                 self.note(op="write", name=name, offset=at, length=length, seed=seed)
-                if flags & os.O_APPEND:
-                    written = os.write(fd, data)
-                else:
-                    written = os.pwrite(fd, data, at)
+                written = os.write(fd, data) if flags & os.O_APPEND else os.pwrite(fd, data, at)
                 assert written == length
                 self.note(done=True)
                 offset += length
