@@ -5,7 +5,6 @@ from __future__ import annotations
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Union
 
 NS_PER_S = 1_000_000_000
 MIB = 1 << 20
@@ -52,7 +51,7 @@ class LargeContent:
     size_bytes: int
 
 
-Content = Union[BlobContent, LargeContent]
+Content = BlobContent | LargeContent
 EMPTY_CONTENT = BlobContent(EMPTY_BLOB_OID, 0)
 
 

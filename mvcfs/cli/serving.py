@@ -17,7 +17,7 @@ from mvcfs.config import EngineConfig
 from mvcfs.fuse.invalidator import Invalidator
 from mvcfs.fuse.served import Command, DrainReport, ServedFileSystem
 from mvcfs.fuse.session import MakeFileSystem
-from mvcfs.vfs.commands import count_changes
+from mvcfs.vfs.changes import count_changes
 from mvcfs.vfs.engine import Engine
 from mvcfs.vfs.model import Branch
 

@@ -268,7 +268,9 @@ class StagedFile:
         self._folding = True
         hold = self.freeze()
         try:
-            folded = await fold_layers(self._room, lower, upper, lambda: lower in self._layers and upper in self._layers)
+            folded = await fold_layers(
+                self._room, lower, upper, lambda: lower in self._layers and upper in self._layers
+            )
             if folded:
                 self._layers.remove(upper)
                 self._top = self._layers[-1]

@@ -133,9 +133,7 @@ def _after(state: LogState | None, stored: StoredRecord) -> LogState:
     )
 
 
-def _files(
-    files: tuple[StoredFile, ...], added: tuple[StoredFile, ...], dropped: set[str]
-) -> tuple[StoredFile, ...]:
+def _files(files: tuple[StoredFile, ...], added: tuple[StoredFile, ...], dropped: set[str]) -> tuple[StoredFile, ...]:
     if not added and not dropped:
         return files
     by_name = {file.name: file for file in (*files, *added) if file.name not in dropped}

@@ -6,15 +6,13 @@ Reads only. A damaged store is reported, never raised. Threading: trio thread; h
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mvcfs.errors import MvcfsError
 from mvcfs.types import LargeContent
 from mvcfs.versions.check import Severity
-
-if TYPE_CHECKING:
-    from mvcfs.vfs.engine import Engine
-    from mvcfs.vfs.model import OpenModel
+from mvcfs.vfs.model import OpenModel
+from mvcfs.vfs.service import StoreService
 
 Json = dict[str, Any]
 
@@ -23,7 +21,7 @@ _SHOWN_PLACES = 20
 _SEARCHED_VERSIONS = 1000
 
 
-async def check_store(engine: Engine, *, data: bool) -> Json:
+async def check_store(engine: StoreService, *, data: bool) -> Json:
     """Checks every model of a store.
 
     Args:
@@ -40,7 +38,7 @@ async def check_store(engine: Engine, *, data: bool) -> Json:
 
 
 class _Checker:
-    def __init__(self, engine: Engine, data: bool) -> None:
+    def __init__(self, engine: StoreService, data: bool) -> None:
         self._engine = engine
         self._data = data
         self.problems: list[Json] = []

@@ -9,21 +9,18 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any
 
-from mvcfs.errors import InvalidArgument, MvcfsError, NotFound, NotPermitted
+from mvcfs.errors import InvalidArgument, NotFound, NotPermitted
 from mvcfs.types import NS_PER_S, Author, BlobContent, Content, LargeContent, TreeEntry
 from mvcfs.versions.refs import BranchState
+from mvcfs.vfs.changes import Json, count_changes
 from mvcfs.vfs.check import check_store
 from mvcfs.vfs.messages import author_of
 from mvcfs.vfs.model import Branch, OpenModel
 from mvcfs.vfs.node import Node
+from mvcfs.vfs.service import StoreService
 from mvcfs.vfs.targets import Target, parse_target
 
-if TYPE_CHECKING:
-    from mvcfs.vfs.engine import Engine
-
-Json = dict[str, Any]
 Command = Callable[[Json], Awaitable[Json]]
 
 _DEFAULT_LOG_LIMIT = 1000
@@ -32,7 +29,7 @@ _DEFAULT_LOG_LIMIT = 1000
 class Commands:
     """The commands of one engine."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: StoreService) -> None:
         self._engine = engine
 
     def table(self) -> Mapping[str, Command]:
@@ -352,36 +349,3 @@ def _content_info(content: Content | None, tree: str | None) -> Json:
     if tree is not None:
         return {"kind": "directory", "digest": f"git:{tree}"}
     return {"kind": "unpublished", "digest": None}
-
-
-def count_changes(branch: Branch) -> Json:
-    """What of a working tree no version holds: files, bytes, how old, and what versions never take."""
-    tree = branch.tree
-    files = size = ignored = ignored_bytes = open_files = 0
-    oldest: int | None = None
-    seen: set[int] = set()
-    for node in tree.changed_nodes():
-        if node.is_directory or node.ino in seen:
-            continue
-        seen.add(node.ino)
-        open_files += 1 if node.writers else 0
-        if not node.is_versioned or tree.is_ignored(tree.path_of(node), is_dir=False):
-            ignored += 1
-            ignored_bytes += node.size_bytes
-            continue
-        files += 1
-        size += node.size_bytes
-        oldest = node.ctime_ns if oldest is None else min(oldest, node.ctime_ns)
-    age = None if oldest is None else max(0.0, time.time() - oldest / NS_PER_S)
-    return {
-        "changed": tree.root.changed,
-        "changed_files": files,
-        "changed_bytes": size,
-        "open_files": open_files,
-        "ignored_files": ignored,
-        "ignored_bytes": ignored_bytes,
-        "oldest_unpublished_s": age,
-    }
-
-
-__all__ = ["Command", "Commands", "Json", "MvcfsError", "count_changes"]

@@ -8,16 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from mvcfs.errors import InvalidName, NotFound
 from mvcfs.vfs.inode import Inode
 from mvcfs.vfs.model import OpenModel
 from mvcfs.vfs.snapshot import SnapshotDir, open_snapshot
-from mvcfs.vfs.toplevel import ListedDir, decode_name
-
-if TYPE_CHECKING:
-    from mvcfs.vfs.engine import Engine
+from mvcfs.vfs.virtual import Host, ListedDir, decode_name
 
 _Find = Callable[[str], Awaitable[Inode]]
 
@@ -31,7 +27,7 @@ def version_name(version: int, time_s: int, commit: str) -> bytes:
 class HistoryTree:
     """Makes the directories of one model's `.history` and keeps those that were looked at."""
 
-    def __init__(self, engine: Engine, model: OpenModel) -> None:
+    def __init__(self, engine: Host, model: OpenModel) -> None:
         self._engine = engine
         self.model = model
         self._dirs: dict[str, ListedDir] = {}

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from mvcfs.types import BlobContent, Content, LargeContent
 from mvcfs.vfs.inode import Inode
 from mvcfs.vfs.node import Node
 from mvcfs.vfs.snapshot import SnapshotDir, SnapshotFile
-
-if TYPE_CHECKING:
-    from mvcfs.vfs.engine import Engine
 
 _PREFIX = "user.mvcfs."
 
 
 class ShownAttributes:
     """Shows what mvcfs knows of an inode."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
 
     async def shown_xattrs(self, inode: Inode) -> dict[bytes, bytes]:
         """The attributes by name; none for what stands above the branches."""

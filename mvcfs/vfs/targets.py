@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mvcfs.errors import InvalidArgument, NotFound
 from mvcfs.vfs.model import OpenModel
-from mvcfs.vfs.toplevel import names_snapshot
-
-if TYPE_CHECKING:
-    from mvcfs.vfs.engine import Engine
+from mvcfs.vfs.service import StoreService
+from mvcfs.vfs.virtual import names_snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +47,7 @@ class Target:
         return model, self.branch
 
 
-async def parse_target(engine: Engine, args: dict[str, Any]) -> Target:
+async def parse_target(engine: StoreService, args: dict[str, Any]) -> Target:
     """Reads the target of a command's arguments.
 
     Args:
@@ -73,7 +71,7 @@ async def parse_target(engine: Engine, args: dict[str, Any]) -> Target:
     return Target(model, branch, revision, path)
 
 
-async def _walk(engine: Engine, text: str, revision: str | None = None) -> Target:
+async def _walk(engine: StoreService, text: str, revision: str | None = None) -> Target:
     parts = [part for part in text.split("/") if part and part != "."]
     if not parts:
         return Target(None)

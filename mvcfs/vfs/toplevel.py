@@ -8,11 +8,8 @@ Threading: trio thread.
 
 from __future__ import annotations
 
-import os
 import stat
-import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 from mvcfs.errors import (
     AlreadyExists,
@@ -24,96 +21,26 @@ from mvcfs.errors import (
     NotPermitted,
 )
 from mvcfs.types import Caller
-from mvcfs.vfs.attr import Attr
+from mvcfs.vfs.history import HistoryTree
 from mvcfs.vfs.inode import ROOT_INO, Inode
 from mvcfs.vfs.model import OpenModel
 from mvcfs.vfs.namespace import RENAME_EXCHANGE, RENAME_NOREPLACE, check_name
 from mvcfs.vfs.node import Node
+from mvcfs.vfs.service import StoreService
 from mvcfs.vfs.snapshot import SnapshotDir, open_snapshot
-
-if TYPE_CHECKING:
-    from mvcfs.vfs.engine import Engine
+from mvcfs.vfs.virtual import VirtualDir, decode_name, names_snapshot
 
 HISTORY_NAME = b".history"
-
-
-def decode_name(name: bytes) -> str:
-    """A name of a model, branch or tag; NotFound for bytes that can't be one."""
-    try:
-        return name.decode("utf-8")
-    except UnicodeDecodeError:
-        raise NotFound(f"{name!r} is no name of a model, branch or tag") from None
-
-
-def names_snapshot(name: str) -> bool:
-    """Whether a name is written like a past version (`main@42`, `main~3`), which no branch may be."""
-    return "@" in name or "~" in name
-
-
-class VirtualDir(Inode):
-    """A directory that is in no version: it shows what the store holds."""
-
-    __slots__ = ("_made_ns", "_mode", "engine")
-
-    def __init__(self, engine: Engine, ino: int, mode: int = 0o755) -> None:
-        super().__init__(ino)
-        self.engine = engine
-        self._mode = stat.S_IFDIR | mode
-        self._made_ns = time.time_ns()
-
-    def attr(self) -> Attr:
-        """See `Inode.attr`."""
-        timeout = self.engine.config.refresh_s
-        made = self._made_ns
-        return Attr(
-            self.ino, self._mode, 2, os.getuid(), os.getgid(), 0, 0, made, made, made, timeout, timeout
-        )  # fmt: skip
-
-    def entry_timeout_s(self) -> float | None:
-        """See `Inode.entry_timeout_s`: models and branches come and go on other hosts."""
-        return self.engine.config.refresh_s
-
-    async def child_of_listing(self, name: bytes) -> Inode | None:
-        """See `Inode.child_of_listing`: one that can't be read hides none of its neighbours."""
-        try:
-            return await super().child_of_listing(name)
-        except MvcfsError as error:
-            self.engine.warn_once(f"{os.fsdecode(name)} in {self.describe()} can't be read: {error}")
-            return UnreadableDir(self.engine, error)
-
-
-class UnreadableDir(VirtualDir):
-    """Stands in listings for a model or branch that can't be read; what is asked of it fails with the reason."""
-
-    __slots__ = ("_error",)
-
-    def __init__(self, engine: Engine, error: MvcfsError) -> None:
-        super().__init__(engine, engine.allocate_ino())
-        self._error = error
-
-    def describe(self) -> str:
-        """See `Inode.describe`."""
-        return f"what can't be read ({self._error})"
-
-    async def child(self, name: bytes) -> Inode:
-        """See `Inode.child`: fails."""
-        raise self._again()
-
-    async def names(self) -> Sequence[bytes]:
-        """See `Inode.names`: fails."""
-        raise self._again()
-
-    def _again(self) -> MvcfsError:
-        return type(self._error)(str(self._error))
 
 
 class RootDir(VirtualDir):
     """The root of a mount: the models of a store."""
 
-    __slots__ = ("_models",)
+    __slots__ = ("_models", "_service")
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: StoreService) -> None:
         super().__init__(engine, ROOT_INO)
+        self._service = engine
         self._models: dict[str, LevelDir] = {}
 
     def describe(self) -> str:
@@ -128,22 +55,22 @@ class RootDir(VirtualDir):
         """See `Inode.child`."""
         check_name(name)
         text = decode_name(name)
-        model = await self.engine.model(text)
+        model = await self._service.model(text)
         level = self._models.get(model.data.id)
         if level is None or level.model is not model:
-            level = LevelDir(self.engine, model, "")
+            level = LevelDir(self._service, model, "")
             self._models[model.data.id] = level
         return level
 
     async def names(self) -> Sequence[bytes]:
         """See `Inode.names`."""
-        return [name.encode() for name in await self.engine.model_names()]
+        return [name.encode() for name in await self._service.model_names()]
 
     async def mkdir(self, name: bytes, mode: int, caller: Caller) -> Inode:
         """Makes a model with an empty branch `main`."""
         check_name(name)
         text = _new_name(name)
-        await self.engine.create_model(text)
+        await self._service.create_model(text)
         level = await self.child(name)
         assert isinstance(level, LevelDir)
         await level.adopt_creator("main", mode, caller)
@@ -151,7 +78,7 @@ class RootDir(VirtualDir):
 
     async def rmdir(self, name: bytes, caller: Caller) -> None:
         """Removes a model whose last branch is empty; `mvcfs undelete` brings it back."""
-        await self.engine.remove_model(decode_name(name))
+        await self._service.remove_model(decode_name(name))
 
     async def rename_child(self, name: bytes, target: Inode, new_name: bytes, flags: int) -> None:
         """Renames a model."""
@@ -159,7 +86,7 @@ class RootDir(VirtualDir):
             raise CrossDevice("a model can't move into a model")
         if flags & RENAME_EXCHANGE:
             raise NotPermitted("models can't be exchanged")
-        await self.engine.rename_model(decode_name(name), _new_name(new_name))
+        await self._service.rename_model(decode_name(name), _new_name(new_name))
 
 
 def _new_name(name: bytes) -> str:
@@ -175,14 +102,16 @@ def _new_name(name: bytes) -> str:
 class LevelDir(VirtualDir):
     """A model, or a level of its branches' names (`feature` of `feature/x`)."""
 
-    __slots__ = ("_levels", "_prefix", "_snapshots", "model")
+    __slots__ = ("_history", "_levels", "_prefix", "_service", "_snapshots", "model")
 
-    def __init__(self, engine: Engine, model: OpenModel, prefix: str) -> None:
+    def __init__(self, engine: StoreService, model: OpenModel, prefix: str) -> None:
         super().__init__(engine, engine.allocate_ino())
+        self._service = engine
         self.model = model
         self._prefix = prefix
         self._levels: dict[str, VirtualDir] = {}
         self._snapshots: dict[str, SnapshotDir] = {}
+        self._history = HistoryTree(engine, model)
 
     def describe(self) -> str:
         """See `Inode.describe`."""
@@ -192,7 +121,7 @@ class LevelDir(VirtualDir):
         """See `Inode.refuse`: only branches can be made here."""
         branches = sorted(self.model.data.repository.refs.branches)
         example = f"{self.model.name}/{branches[0] if branches else 'main'}"
-        self.engine.warn_once(
+        self._service.warn_once(
             f"{self.describe()} holds branches only ({doing}): write into a branch, such as {example}"
         )
         return NotPermitted(f"{self.describe()} holds branches only ({doing}): write into a branch, such as {example}")
@@ -205,13 +134,13 @@ class LevelDir(VirtualDir):
         check_name(name)
         text = decode_name(name)
         if name == HISTORY_NAME and not self._prefix:
-            return self._virtual(text, lambda: self.engine.history_dir(self.model))
+            return self._history.root()
         full = self._full(text)
         branches = self.model.data.repository.refs.branches
         if full in branches:
             return (await self.model.branch(full)).tree.root
         if any(other.startswith(full + "/") for other in branches):
-            return self._virtual(text, lambda: LevelDir(self.engine, self.model, full + "/"))
+            return self._virtual(text, lambda: LevelDir(self._service, self.model, full + "/"))
         return await self._snapshot(full)
 
     def _virtual(self, name: str, make: Callable[[], VirtualDir]) -> VirtualDir:
@@ -231,7 +160,7 @@ class LevelDir(VirtualDir):
             raise NotFound(str(error)) from error
         found = self._snapshots.get(full)
         if found is None or found.commit != commit:
-            found = await open_snapshot(self.model.data, self.engine.pool, commit)
+            found = await open_snapshot(self.model.data, self._service.pool, commit)
             found.on_forgotten = lambda: self._snapshots.pop(full, None)
             self._snapshots[full] = found
         return found
@@ -244,7 +173,7 @@ class LevelDir(VirtualDir):
             if branch.startswith(self._prefix)
         }
         listed = [name.encode() for name in sorted(names)]
-        if self.engine.config.show_history and not self._prefix:
+        if self._service.config.show_history and not self._prefix:
             listed.append(HISTORY_NAME)
         return listed
 
@@ -271,7 +200,7 @@ class LevelDir(VirtualDir):
             if any(other.startswith(full + "/") for other in repository.refs.branches):
                 raise NotEmpty(f"{self.model.name}/{full} holds branches")
             raise self.refuse("rmdir") if names_snapshot(full) else NotFound(f"no branch {full} in {self.model.name}")
-        await self.engine.delete_branch(self.model, full)
+        await self._service.delete_branch(self.model, full)
 
     async def rename_child(self, name: bytes, target: Inode, new_name: bytes, flags: int) -> None:
         """Renames a branch."""
@@ -296,35 +225,4 @@ class LevelDir(VirtualDir):
         """POSIX lets a directory be renamed over an empty one."""
         if flags & RENAME_NOREPLACE:
             raise AlreadyExists(f"{self.model.name} has a branch {new}")
-        await self.engine.delete_branch(self.model, new)
-
-
-class ListedDir(VirtualDir):
-    """A directory of `.history`: listed names, each made when it is looked up."""
-
-    __slots__ = ("_find", "_list", "_place")
-
-    def __init__(
-        self,
-        engine: Engine,
-        place: str,
-        names: Callable[[], Awaitable[Sequence[bytes]]],
-        find: Callable[[bytes], Awaitable[Inode]],
-    ) -> None:
-        super().__init__(engine, engine.allocate_ino(), 0o555)
-        self._place = place
-        self._list = names
-        self._find = find
-
-    def describe(self) -> str:
-        """See `Inode.describe`."""
-        return self._place
-
-    async def child(self, name: bytes) -> Inode:
-        """See `Inode.child`."""
-        check_name(name)
-        return await self._find(name)
-
-    async def names(self) -> Sequence[bytes]:
-        """See `Inode.names`."""
-        return await self._list()
+        await self._service.delete_branch(self.model, new)

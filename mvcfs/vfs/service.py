@@ -1,0 +1,427 @@
+"""A store in use: its models, the local state of this mount, and the tasks that keep them up to date.
+
+Invariants: one process has a store's local folder (a lock file says who); without an overlay no working tree is opened.
+Threading: trio thread.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Self
+
+import trio
+
+from mvcfs.config import EngineConfig
+from mvcfs.content.block_cache import BlockCache
+from mvcfs.content.budget import Budget
+from mvcfs.content.config import ContentConfig
+from mvcfs.content.model_content import ModelContent
+from mvcfs.content.staging import Staging
+from mvcfs.errors import Busy, MvcfsError, NotEmpty, NotFound
+from mvcfs.storage.protocol import Storage
+from mvcfs.versions.publish import Publisher
+from mvcfs.versions.refs import BranchState
+from mvcfs.versions.store import Store
+from mvcfs.vfs.adopt import Invalidation
+from mvcfs.vfs.attr import Statfs
+from mvcfs.vfs.changes import Json, count_changes
+from mvcfs.vfs.invalidate import Invalidator
+from mvcfs.vfs.model import OpenModel, Services
+from mvcfs.vfs.overlay import Overlay
+from mvcfs.vfs.snapshot import SnapshotPool
+from mvcfs.vfs.sources import ModelData
+
+log = logging.getLogger(__name__)
+
+SOFTWARE = "mvcfs"
+_STATFS_BLOCK_BYTES = 4096
+_STATFS_KEPT_S = 5.0
+_WARNINGS_KEPT = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What an overlay still holds.
+
+    Attributes:
+        files: Changed files that no version holds.
+        bytes: Their bytes.
+        ignored: Files that versions never take.
+    """
+
+    files: int
+    bytes: int
+    ignored: int
+
+
+class StoreService:
+    """A store in use, without the tree and the commands that show it. Made by `open`."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        store: Store,
+        config: EngineConfig,
+        nursery: trio.Nursery,
+        invalidator: Invalidator | None,
+    ) -> None:
+        self.storage = storage
+        self.store = store
+        self.config = config
+        self.content_config = ContentConfig()
+        self.budget = Budget(config.memory_bytes)
+        self.local_dir = config.cache_dir / "stores" / store.id
+        self.models: dict[str, OpenModel] = {}
+        self.since_s = time.time()
+        self.overlay: Overlay | None = None
+        self.staging: Staging | None = None
+        self.cache = BlockCache(
+            self.local_dir / "blocks" if config.block_cache_bytes else None, config.block_cache_bytes or 1, 1 << 30
+        )
+        self.store_error: str | None = None
+        self.store_error_since_s: float | None = None
+        self._nursery = nursery
+        self._invalidator = invalidator
+        self._lock_file: int | None = None
+        self._opening = trio.Lock()
+        self._model_names: tuple[float, list[str]] = (-1e9, [])
+        self._statfs: tuple[float, Statfs] | None = None
+        self._warned: dict[str, None] = {}
+        self._next_ino = 2
+        self.pool = SnapshotPool(self.allocate_ino)
+
+    @classmethod
+    async def open(
+        cls,
+        storage: Storage,
+        config: EngineConfig,
+        nursery: trio.Nursery,
+        *,
+        mounted: bool = False,
+        invalidator: Invalidator | None = None,
+    ) -> Self:
+        """Opens a store.
+
+        Args:
+            storage: Where it is.
+            config: Configuration.
+            nursery: Where background tasks run; it outlives the engine.
+            mounted: Whether working trees are wanted: takes the local folder's lock and replays the overlay.
+            invalidator: Told of names whose inode is another one.
+
+        Raises:
+            NotFound: There is no store.
+            UnsupportedFormat: It is newer than this mvcfs.
+            Busy: Another mount has the local folder.
+        """
+        store = await Store.open(storage)
+        engine = cls(storage, store, config, nursery, invalidator)
+        engine.local_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        engine._lock()
+        try:
+            if mounted:
+                await engine._open_overlay()
+        except BaseException:
+            await engine.aclose()
+            raise
+        return engine
+
+    def _lock(self) -> None:
+        path = self.local_dir / "lock"
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(fd, 200).decode(errors="replace").strip() or "another process"
+            os.close(fd)
+            raise Busy(
+                f"the local folder {self.local_dir} is in use by {holder}: unmount that one, or mount with another --cache-dir"
+            ) from None
+        os.ftruncate(fd, 0)
+        os.write(fd, f"process {os.getpid()}".encode())
+        self._lock_file = fd
+
+    async def _open_overlay(self) -> None:
+        directory = self.local_dir / "overlay"
+        directory.mkdir(exist_ok=True, mode=0o700)
+        self.overlay = Overlay(directory)
+        self.staging = Staging(
+            directory / "staging",
+            limit_bytes=self.config.staging_bytes,
+            min_free_bytes=self.config.staging_min_free_bytes,
+            sync_rows=self.overlay.sync,
+        )
+        self.staging.on_pressure = self._hurry_versions
+        self.staging.can_free = self._can_free
+        self.staging.sweep(self.overlay.staged_states())
+        await self._replay(self.overlay)
+        if not self.config.read_only:
+            self._nursery.start_soon(self._refresh_forever)
+
+    async def _replay(self, overlay: Overlay) -> None:
+        """Opens the branches that have changes, so that they become versions."""
+        for row in overlay.branches():
+            name = await self.store.find_by_id(row.model)
+            if name is None:
+                log.error(
+                    "the model %s is not in the store any more; its unpublished writes stay in the overlay", row.model
+                )
+                continue
+            model = await self.model(name)
+            state = model.data.repository.refs.branch_by_id(row.id)
+            if state is None or state.deleted:
+                log.error("%s: a branch with unpublished writes was deleted elsewhere; they stay in the overlay", name)
+                continue
+            await model.branch(state.name)
+
+    # -- models --------------------------------------------------------------------------------------------------------
+
+    def allocate_ino(self) -> int:
+        """A number that no inode had."""
+        if self.overlay is not None:
+            return self.overlay.allocate_ino()
+        self._next_ino += 1
+        return self._next_ino
+
+    async def model_names(self) -> list[str]:
+        """The models of the store, as of at most `refresh_s` ago."""
+        when, names = self._model_names
+        if time.monotonic() - when > self.config.refresh_s:
+            names = await self.store.models()
+            self._model_names = (time.monotonic(), names)
+        return names
+
+    async def model(self, name: str) -> OpenModel:
+        """An open model; NotFound."""
+        found = self.models.get(name)
+        if found is not None:
+            return found
+        async with self._opening:
+            if name in self.models:
+                return self.models[name]
+            if name not in await self.model_names():
+                raise NotFound(f"no model {name} in {self.storage.url}")
+            model = await self._open_model(name)
+            self.models[name] = model
+            return model
+
+    async def _open_model(self, name: str) -> OpenModel:
+        local_dir = self.local_dir / "models" / await self.store.id_of(name)
+        local_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        repository = await self.store.open_model(name, local_dir=local_dir, publisher=self.publisher())
+        content = ModelContent(
+            self.storage,
+            model_path=lambda: repository.path,
+            local_dir=local_dir,
+            cache=self.cache,
+            budget=self.budget,
+            config=self.content_config,
+            nursery=self._nursery,
+        )
+        content.set_live(repository.refs.manifests, repository.refs.packs)
+        services = Services(
+            self.config, self.content_config, self.overlay, self.staging, self._nursery, self._invalidate
+        )
+        return OpenModel(ModelData(repository, content), services)
+
+    def publisher(self) -> Publisher:
+        """Who publishes from here."""
+        return Publisher(host=self.config.host, user=self.config.user, software=SOFTWARE, clock=time.time_ns)
+
+    async def create_model(self, name: str) -> None:
+        """Makes a model with an empty branch main."""
+        await self.store.create_model(name, publisher=self.publisher())
+        self._model_names = (-1e9, [])
+
+    async def rename_model(self, old: str, new: str) -> None:
+        """Renames a model."""
+        model = await self.model(old)
+        await self.store.rename_model(old, new)
+        self._model_names = (-1e9, [])
+        del self.models[old]
+        model.data.repository.renamed(new)
+        self.models[new] = model
+
+    async def remove_model(self, name: str) -> None:
+        """Removes a model without branches, or with one empty branch."""
+        model = await self.model(name)
+        branches = model.data.repository.refs.branches
+        if len(branches) > 1:
+            raise NotEmpty(f"the model {name} has the branches {', '.join(branches)}")
+        for branch in list(branches):
+            await self.delete_branch(model, branch)
+        await self.store.remove_model(name)
+        self._model_names = (-1e9, [])
+        self.models.pop(name, None)
+        await model.aclose()
+
+    async def delete_branch(self, model: OpenModel, name: str) -> None:
+        """Deletes a branch whose working tree is empty."""
+        if self.overlay is not None:
+            branch = await model.branch(name)
+            if await branch.tree.namespace.names(branch.tree.root):
+                raise NotEmpty(f"the branch {model.name}/{name} is not empty")
+        state = model.data.repository.refs.branches.get(name)
+        await model.data.repository.delete_branch(name)
+        if state is not None:
+            await model.forget_branch(state.id)
+
+    async def undelete_model(self, name: str) -> list[BranchState]:
+        """Brings a removed model back with the branches it had at the end."""
+        await self.store.undelete_model(name)
+        self._model_names = (-1e9, [])
+        model = await self.model(name)
+        repository = model.data.repository
+        if not repository.refs.branches:
+            for state in list(repository.refs.deleted):
+                if state.tip is not None or len(repository.refs.deleted) == 1:
+                    with suppress(MvcfsError):
+                        await repository.undelete_branch(state.name)
+        return list(repository.refs.branches.values())
+
+    # -- what the file system asks ------------------------------------------------------------------------------------
+
+    async def statfs(self) -> Statfs:
+        """Room of the store; the last known when it does not answer."""
+        now = time.monotonic()
+        if self._statfs is not None and now - self._statfs[0] < _STATFS_KEPT_S:
+            return self._statfs[1]
+        try:
+            space = await self.storage.space()
+        except MvcfsError as error:
+            if self._statfs is None:
+                raise
+            log.warning("the store does not say how much room it has: %s", error)
+            return self._statfs[1]
+        block = _STATFS_BLOCK_BYTES
+        found = Statfs(block, space.total_bytes // block, space.free_bytes // block, 1 << 32, 1 << 32, 255)
+        self._statfs = (now, found)
+        return found
+
+    def _hurry_versions(self) -> None:
+        """Writers wait for room: closed files become versions at once, so that their staging files can go."""
+        for model in self.models.values():
+            for branch in model.branches.values():
+                branch.settler.hurry()
+
+    def _can_free(self) -> bool:
+        return any(
+            branch.committer.lock.locked() or branch.settler.has_closed()
+            for model in self.models.values()
+            for branch in model.branches.values()
+        )
+
+    def warn_once(self, text: str) -> None:
+        """Logs a warning that many calls would repeat."""
+        if text in self._warned:
+            return
+        if len(self._warned) >= _WARNINGS_KEPT:
+            self._warned.clear()
+        self._warned[text] = None
+        log.warning("%s", text)
+
+    def _invalidate(self, invalid: list[Invalidation]) -> None:
+        if self._invalidator is not None:
+            for one in invalid:
+                self._invalidator.invalidate_entry(one.parent, one.name)
+
+    # -- tasks -----------------------------------------------------------------------------------------------------------
+
+    async def _refresh_forever(self) -> None:
+        while True:
+            await trio.sleep(self.config.refresh_s)
+            for model in list(self.models.values()):
+                await self._refresh(model)
+            if self.staging is not None:
+                await self.staging.reap()
+
+    async def _refresh(self, model: OpenModel) -> None:
+        try:
+            try:
+                await model.refresh()
+            except NotFound:
+                await self._model_gone(model)
+        except NotFound:
+            self._note_store_error(f"there is no mvcfs store at {self.storage.url} any more")
+        except MvcfsError as error:
+            self._note_store_error(str(error))
+        except Exception:
+            log.exception("reading what is new in %s failed", model.name)
+        else:
+            if self.store_error is not None:
+                log.info("the store answers again")
+            self.store_error = self.store_error_since_s = None
+
+    def _note_store_error(self, text: str) -> None:
+        if self.store_error is None:
+            log.warning("the store does not answer: %s", text)
+            self.store_error_since_s = time.time()
+        self.store_error = text
+
+    async def _model_gone(self, model: OpenModel) -> None:
+        """A model was renamed or removed on another host."""
+        old = model.name
+        new = await self.store.find_by_id(model.data.id)
+        self._model_names = (-1e9, [])
+        if self.models.get(old) is model:
+            del self.models[old]
+        if new is None:
+            log.warning("the model %s was removed elsewhere", old)
+            return
+        log.warning("the model %s was renamed to %s elsewhere", old, new)
+        model.data.repository.renamed(new)
+        self.models[new] = model
+
+    def progress(self) -> Json:
+        """What commits are under way, at once: for whoever waits for them."""
+        running = []
+        for model in self.models.values():
+            for branch in model.branches.values():
+                progress = branch.committer.progress
+                if progress.step != "idle":
+                    running.append(
+                        {
+                            "branch": f"{model.name}/{branch.tree.branch_name}",
+                            "step": progress.step,
+                            "files_done": progress.files_done,
+                            "files_total": progress.files_total,
+                            "bytes_done": progress.bytes_done,
+                            "bytes_total": progress.bytes_total,
+                            "uploaded_bytes": progress.upload.uploaded_bytes if progress.upload is not None else 0,
+                        }
+                    )
+        return {"commits": running}
+
+    async def left(self) -> Left:
+        """What no version holds, ignored files not counted."""
+        files = size = ignored = 0
+        for model in self.models.values():
+            for branch in model.branches.values():
+                counts = count_changes(branch)
+                files += int(counts["changed_files"])
+                size += int(counts["changed_bytes"])
+                ignored += int(counts["ignored_files"])
+        return Left(files, size, ignored)
+
+    async def drain(self) -> None:
+        """One last version of everything that has changes and is closed."""
+        for model in list(self.models.values()):
+            await model.drain()
+
+    async def aclose(self) -> None:
+        """Ends everything and lets go of the local folder."""
+        for model in self.models.values():
+            await model.aclose()
+        if self.staging is not None:
+            self.staging.close()
+        if self.overlay is not None:
+            self.overlay.close()
+        if self._lock_file is not None:
+            os.close(self._lock_file)
+            self._lock_file = None
+        await self.storage.aclose()
