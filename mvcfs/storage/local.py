@@ -76,10 +76,10 @@ _ERRORS: dict[int, type[MvcfsError]] = {
 """What a system call's error means. A parent that is no directory counts as missing, as HDFS has it."""
 
 
-def translate(error: OSError, path: str) -> MvcfsError:
-    """The error of the protocol for one of the operating system."""
+def translate(error: OSError, about: str) -> MvcfsError:
+    """The error of the protocol for one of the operating system; `about` is store and path, for the message."""
     kind = _ERRORS.get(error.errno or 0, StorageError)
-    return kind(f"{path or 'the root of the store'}: {os.strerror(error.errno) if error.errno else error}")
+    return kind(f"{about}: {os.strerror(error.errno) if error.errno else error}")
 
 
 class LocalStorage:
@@ -125,7 +125,7 @@ class LocalStorage:
     async def create(self, path: str, *, identity: Identity = SELF) -> Writer:
         """Starts a new file under a hidden name; its own name is taken at `close`."""
         check_identity(identity, self.url)
-        return _LocalWriter(path, await self._run(path, lambda: self._begin(path)), self._bulk)
+        return _LocalWriter(self._about(path), await self._run(path, lambda: self._begin(path)), self._bulk)
 
     async def write_file(self, path: str, data: bytes, *, identity: Identity = SELF) -> None:
         """Makes a new file with `data`."""
@@ -171,7 +171,10 @@ class LocalStorage:
         await trio.lowlevel.checkpoint()
 
     async def _run(self, path: str, function: Callable[[], T], limiter: trio.CapacityLimiter | None = None) -> T:
-        return await _translated(path, function, limiter or self._metadata)
+        return await _translated(self._about(path), function, limiter or self._metadata)
+
+    def _about(self, path: str) -> str:
+        return f"{self.url}: {path}" if path else self.url
 
     # -- in threads -----------------------------------------------------------------------------------------------------
 
@@ -281,14 +284,14 @@ class LocalStorage:
 class _LocalWriter:
     """The protocol's writer over an unfinished file."""
 
-    def __init__(self, path: str, unfinished: Unfinished, limiter: trio.CapacityLimiter):
-        self._path = path
+    def __init__(self, about: str, unfinished: Unfinished, limiter: trio.CapacityLimiter):
+        self._about = about
         self._unfinished = unfinished
         self._limiter = limiter
 
     async def write(self, data: bytes | bytearray) -> None:
         """Appends `data`."""
-        await _translated(self._path, lambda: self._unfinished.write(data), self._limiter)
+        await _translated(self._about, lambda: self._unfinished.write(data), self._limiter)
 
     async def close(self) -> None:
         """Makes the file durable and visible."""
@@ -299,7 +302,7 @@ class _LocalWriter:
             finally:
                 self._unfinished.discard()
 
-        await _translated(self._path, close, self._limiter)
+        await _translated(self._about, close, self._limiter)
 
     async def abort(self) -> None:
         """Removes what was written."""
@@ -307,12 +310,12 @@ class _LocalWriter:
             await trio.to_thread.run_sync(self._unfinished.discard, limiter=self._limiter)
 
 
-async def _translated(path: str, function: Callable[[], T], limiter: trio.CapacityLimiter) -> T:
+async def _translated(about: str, function: Callable[[], T], limiter: trio.CapacityLimiter) -> T:
     """Runs a blocking function in a thread, with its errors made those of the protocol."""
     try:
         return await trio.to_thread.run_sync(function, limiter=limiter)
     except OSError as error:
-        raise translate(error, path) from error
+        raise translate(error, about) from error
 
 
 def _entry(name: str, found: os.stat_result) -> StoreEntry | None:

@@ -90,7 +90,7 @@ def test_a_store_of_a_newer_mvcfs(store: str, point: Path, change: dict[str, obj
 
 def test_an_address_of_no_kind(point: Path) -> None:
     for store in ("s3://bucket/x", "hdfs://", "hdfs:/x", "file://elsewhere/x", "hdfs://host:99999/x", ""):
-        fails(2, "hdfs://host:port/path", words=mount_words(store, point))
+        fails(2, "file:///path", words=mount_words(store, point))
 
 
 def test_init_of_a_place_that_cannot_be(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_store_that_may_not_be_read(users: tuple[User, User], reachable: Path)
     os.chmod(store, 0o700)
     refused(8, str(store), done=one.mvcfs("mount", store, one.home / "mnt", check=False))
     refused(8, str(store), done=one.mvcfs("log", "--store", store, "m/main", check=False))
-    refused(8, str(store), done=one.mvcfs("init", reachable / "new", check=False))
+    refused(8, str(reachable / "new"), done=one.mvcfs("init", reachable / "new", check=False))
     assert not mounted(one.home / "mnt")
 
 
@@ -157,6 +157,7 @@ def test_a_store_that_may_not_be_written(users: tuple[User, User], reachable: Pa
     try:
         (root.point / "m").mkdir()
         (root.point / "m" / "main" / "a").write_text("a")
+        (root.point / "m" / "main").chmod(0o777)
         root.umount()
     finally:
         root.close()
@@ -176,6 +177,23 @@ def test_a_store_that_may_not_be_written(users: tuple[User, User], reachable: Pa
     done = one.mvcfs("umount", point, "--drain-timeout", "1s", check=False)
     assert done.returncode == 6
     assert "wait in the overlay" in done.stderr
+
+
+@pytest.mark.hdfs
+def test_a_store_of_another_user_on_hdfs(hdfs_url: str, point: Path) -> None:
+    store = f"{hdfs_url}/store"
+    mvcfs("init", store)
+    somebody = os.environ | {"HADOOP_USER_NAME": "somebody"}
+    fails(8, store, "ermission denied", words=["init", f"{hdfs_url}/other"], env=somebody)
+    mount = Mount(store, point.parent, "--settle", "1h", "--max-settle", "2h")
+    mvcfs("mount", store, mount.point, "--cache-dir", mount.cache, env=somebody)
+    try:
+        with pytest.raises(PermissionError):
+            (mount.point / "m").mkdir()
+        assert os.listdir(mount.point) == []
+        mount.umount()
+    finally:
+        mount.close()
 
 
 # -- FUSE and mount points ------------------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ def reopened(store: str, mounts: Callable[..., Mount], data: bytes, *options: st
     (first.point / "m/main/unread").write_bytes(data[::-1])
     first.umount()
     forget_blocks(first)
-    mount = mounts(store, "--metadata-timeout", "2s", "--data-timeout", "3s", *options).start()
+    mount = mounts(store, "--metadata-timeout", "1s", "--data-timeout", "2s", *options).start()
     main = mount.point / "m" / "main"
     assert (main / "read").read_bytes() == data
     assert (main / "unread").stat().st_size == LARGE
