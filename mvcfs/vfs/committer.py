@@ -208,9 +208,10 @@ class Committer:
         file.content = await upload.add(frozen, count)
 
     async def _note_attempt(self, attempt: Attempt | None) -> None:
-        # Durable before the rename: after power loss a restart must know which record to look for.
-        self.tree.overlay.set_attempt(self.tree.branch_id, None if attempt is None else json.dumps(asdict(attempt)))
+        # Durable before the rename: after power loss a restart must know which record to look for. It stays until the
+        # working tree stands on what was published, in the transaction that moves it there, or until it is settled.
         if attempt is not None:
+            self.tree.overlay.set_attempt(self.tree.branch_id, json.dumps(asdict(attempt)))
             await self.tree.overlay.sync()
 
     async def _settle(self, plan: Plan, published: Published) -> CommitOutcome:

@@ -360,7 +360,7 @@ def test_publishing(store: str, mounts: Make, torture: Callable[[str, int, int],
 @pytest.mark.parametrize("busy", [False, True])
 def test_just_published(store: str, mounts: Make, torture: Callable[[str, int, int], Torture], busy: bool) -> None:
     one = torture(store, 7 + busy, 150_000)
-    many(one, KILLS // 4, lambda: one.kill_in_commit("published", 0.0, busy=busy))
+    many(one, KILLS // 4, lambda: one.kill_in_commit("published", 0.01, busy=busy))
     assert one.tally.published == one.tally.kills
     one.finish(mounts(store))
 
