@@ -184,7 +184,7 @@ def test_a_store_of_another_user_on_hdfs(hdfs_url: str, point: Path) -> None:
     store = f"{hdfs_url}/store"
     mvcfs("init", store)
     somebody = os.environ | {"HADOOP_USER_NAME": "somebody"}
-    fails(8, store, "ermission denied", words=["init", f"{hdfs_url}/other"], env=somebody)
+    fails(8, f"{hdfs_url}/other", "ermission denied", words=["init", f"{hdfs_url}/other"], env=somebody)
     mount = Mount(store, point.parent, "--settle", "1h", "--max-settle", "2h")
     mvcfs("mount", store, mount.point, "--cache-dir", mount.cache, env=somebody)
     try:
