@@ -110,6 +110,28 @@ def test_live_files(mnt: Mount, main: Path) -> None:
         assert (mnt.snapshot(1) / "train.log").read_text() == "line 1\n"
 
 
+def test_live_files_alone(store: str, mounts: Callable[..., Mount]) -> None:
+    """Live files that are all that changes become a version every 10 minutes (`--live-interval`)."""
+    mnt = mounts(store).start("--live-interval", "3")
+    (mnt.point / "m").mkdir()
+    with open(mnt.point / "m/main/train.log", "w") as log:
+        log.write("line 1\n")
+        log.flush()
+        wait_until("a version", mnt.versions)
+        assert (mnt.snapshot(1) / "train.log").read_text() == "line 1\n"
+
+
+def test_path_out_of_ignored_is_versioned_whole(mnt: Mount, main: Path) -> None:
+    """What is renamed from an ignored name to one that is not is versioned whole."""
+    (main / "x.tmp").mkdir()
+    (main / "x.tmp/a").write_text("1")
+    (main / "x.tmp/deep").mkdir()
+    (main / "x.tmp/deep/b").write_text("2")
+    os.rename(main / "x.tmp", main / "x")
+    mnt.settled(1)
+    assert sorted(path.name for path in mnt.snapshot(1).rglob("*")) == ["a", "b", "deep", "x"]
+
+
 def test_ignored_files(mnt: Mount, main: Path) -> None:
     """Ignored files (`*.tmp`, `tmp-checkpoint*/`, editors' and download temporaries, and what `.mvcfsignore` names) stay in the working tree and out of versions."""
     (main / ".mvcfsignore").write_text("secret\n!keep.tmp\n")
