@@ -19,6 +19,10 @@ class NoAttribute(NotFound):
     """A file has no extended attribute of that name (ENODATA)."""
 
 
+class Stale(MvcfsError):
+    """A file that is open here was replaced by another host (ESTALE; by a path the kernel looks it up again)."""
+
+
 class AlreadyExists(MvcfsError):
     """A name that must be new is taken."""
 

@@ -23,6 +23,7 @@ _log = logging.getLogger(__name__)
 
 ERRNOS: dict[type[errors.MvcfsError], int] = {
     errors.NotFound: errno.ENOENT,
+    errors.Stale: errno.ESTALE,
     errors.AlreadyExists: errno.EEXIST,
     errors.ReadOnly: errno.EROFS,
     # No call of a program can resolve a conflict, and waiting may: the same as for a thing that is in use.

@@ -188,6 +188,8 @@ class _Mover:
         node.content = content
         node.target = None
         self._tree.save(node)
+        if frozen is not None:
+            frozen.release()
 
     def _settle_staged(self, node: Node, frozen: FrozenFile, content: Content) -> None:
         staged = node.staged
@@ -196,7 +198,6 @@ class _Mover:
         if not staged.unchanged_since(frozen):
             staged.settle(frozen, self._tree.model.source(content))
             return
-        frozen.release()
         staged.destroy()
         node.staged = None
 
@@ -218,7 +219,7 @@ class _Mover:
         directory.loaded[name] = child
         self._tree.overlay.drop_entry(directory.ino, name)
         if child.link is not None:
-            self._tree.links[child.link] = child
+            child.tree.links[child.link] = child
 
     def _follow(self, node: Node, oid: str | None) -> None:
         """Moves a directory's clean names to what a tree says."""
@@ -261,6 +262,7 @@ class _Mover:
         child.parents = [place for place in child.parents if place != (node, name)]
         if not child.parents:
             child.nlink = 0
+            child.replaced = True
             if child.link is not None and self._tree.links.get(child.link) is child:
                 del self._tree.links[child.link]
         self._invalid.append(Invalidation(node.ino, name))

@@ -135,13 +135,21 @@ class Committer:
         known = {name: root.has_base(name) for name in plan.root.entries}
         subject = message if message is not None else describe_changes(plan.root, known)
         upload = tree.model.content.upload()
-        done = False
+        uncertain = False
+
+        async def note(attempt: Attempt | None) -> None:
+            # From here on the log may name what was uploaded, whatever becomes of this call: then it stays in the store.
+            nonlocal uncertain
+            uncertain = True
+            await self._note_attempt(attempt)
+
         try:
             self._start_progress(plan, upload)
             await self._store_files(plan, upload)
             manifests, packs = await upload.finish()
             self.progress.step = "publishing"
             oid = await tree.model.repository.build_tree(_to_change(plan.root))
+            await self._learn_contents(plan, oid)
             uid = self.user_id if writer is None else writer.uid
             request = CommitRequest(
                 branch=tree.branch_id,
@@ -152,14 +160,13 @@ class Committer:
                 manifests=manifests,
                 packs=packs,
                 conflict_branch=f"{tree.branch_name}-conflict-{self.host}",
-                on_attempt=self._note_attempt,
+                on_attempt=note,
             )
             published = await tree.model.repository.publish_commit(request)
-            done = True
-        finally:
-            if not done:
-                with trio.CancelScope(shield=True):
-                    await upload.abort()
+        except BaseException:
+            if not uncertain:
+                await upload.abort()
+            raise
         with trio.CancelScope(shield=True):
             outcome = await self._settle(plan, published)
         return outcome  # noqa: RET504 - a CancelScope may swallow, so the return stands outside
@@ -225,11 +232,9 @@ class Committer:
             )  # fmt: skip
             state = repository.refs.branch_by_id(tree.branch_id)
             tip = None if state is None else state.tip
-            await self._learn_contents(plan, published.tree)
             root_tree = None if tip is None else (await repository.commit_info(tip)).tree
             invalid = await adopt(tree, tip, root_tree, plan, give_up=True)
         else:
-            await self._learn_contents(plan, published.tree)
             invalid = await adopt(tree, published.commit, published.tree, plan)
         self.on_invalid(invalid)
         await tree.staging.reap()

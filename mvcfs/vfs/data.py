@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import stat
 import time
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from mvcfs.errors import InvalidArgument, IsADirectory, LimitExceeded, NotSupported
+from mvcfs.content.staging import StagedFile
+from mvcfs.errors import InvalidArgument, IsADirectory, LimitExceeded, NotFound, NotSupported
 from mvcfs.types import Caller
 from mvcfs.vfs.attr import SetAttr
 from mvcfs.vfs.node import Node
@@ -59,20 +61,15 @@ class NodeData:
             source = self._tree.model.source(node.content)
         return await source.read_view(offset, length)
 
-    async def stage(self, node: Node, *, keep_bytes: int | None = None) -> None:
-        """Gives a file a staging file over its stored content.
-
-        Args:
-            node: A regular file.
-            keep_bytes: How much of the stored content counts: 0 when the file is about to be cut to nothing.
-        """
+    async def stage(self, node: Node) -> None:
+        """Gives a regular file a staging file over its stored content."""
         tree = self._tree
-        tree.check_present()
         await tree.find_all_names(node)
+        tree.check_writable(node)
         if node.staged is not None:
             return
         base = None
-        if node.content is not None and node.content.size_bytes and keep_bytes != 0:
+        if node.content is not None and node.content.size_bytes:
             base = tree.model.source(node.content)
         node.staged = tree.staging.create(base)
         if not node.parents:
@@ -83,12 +80,23 @@ class NodeData:
 
     async def write(self, node: Node, offset: int, data: bytes) -> None:
         """Writes `data` at `offset`; the file grows as needed."""
-        if node.staged is None:
-            await self.stage(node)
-        staged = node.staged
-        assert staged is not None
-        await staged.write(offset, data)
+        await self._change(node, lambda staged: staged.write(offset, data))
         self._modified(node)
+
+    async def _change(self, node: Node, change: Callable[[StagedFile], Awaitable[None]]) -> None:
+        """Changes a file's staged bytes; again where a version took them away while the change waited."""
+        while True:
+            if node.staged is None:
+                await self.stage(node)
+            staged = node.staged
+            assert staged is not None
+            try:
+                await change(staged)
+            except NotFound:
+                if node.staged is staged:
+                    raise
+            if node.staged is staged:
+                return
 
     def _modified(self, node: Node) -> None:
         node.mtime_ns = node.ctime_ns = time.time_ns()
@@ -105,21 +113,17 @@ class NodeData:
             raise IsADirectory(f"{node.describe()} is a directory")
         if not node.is_regular:
             raise InvalidArgument(f"{node.describe()} has no length")
-        if node.staged is None:
-            await self.stage(node, keep_bytes=size)
-        staged = node.staged
-        assert staged is not None
-        await staged.truncate(size)
+        await self._change(node, lambda staged: staged.truncate(size))
         self._modified(node)
         self._tree.save(node)
 
     async def set_attr(self, node: Node, change: SetAttr, caller: Caller) -> None:
         """Changes attributes; see `SetAttr`."""
         tree = self._tree
-        tree.check_present()
         if change.size is not None:
             await self.truncate(node, change.size)
         await tree.find_all_names(node)
+        tree.check_writable(node)
         if change.mode is not None:
             node.mode = stat.S_IFMT(node.mode) | stat.S_IMODE(change.mode)
         if change.uid is not None:
@@ -163,8 +167,8 @@ class NodeData:
     async def set_xattr(self, node: Node, name: bytes, value: bytes | None) -> None:
         """Sets or removes a user extended attribute."""
         tree = self._tree
-        tree.check_present()
         await tree.find_all_names(node)
+        tree.check_writable(node)
         if not name.startswith(b"user."):
             raise NotSupported(f"{name!r}: only user.* attributes are kept")
         kept = {key: old for key, old in node.user_xattrs if key != name}

@@ -262,12 +262,16 @@ class FileSystem:
         if not isinstance(inode, Node):
             raise NotPermitted(f"{inode.describe()} is no file")
         if writable:
-            inode.tree.check_present()
+            inode.tree.check_writable(inode)
         opened = self._open(inode, inode.content if inode.staged is None else None, flags, caller, keep_cache=True)
         if writable:
             inode.writers += 1
         if flags & os.O_TRUNC and writable:
-            await inode.tree.data.truncate(inode, 0)
+            try:
+                await inode.tree.data.truncate(inode, 0)
+            except BaseException:
+                await self.release(opened.fh)
+                raise
             self._file(opened.fh).wrote = True
         return opened
 
@@ -335,7 +339,8 @@ class FileSystem:
             if handle.wrote:
                 inode.quiet_since = time.monotonic()
                 inode.tree.save_if_newer(inode)
-                inode.tree.data.note_change(inode, handle.caller)
+            # A version may have left out what another handle wrote, because this one was open.
+            inode.tree.data.note_change(inode, handle.caller)
         self.table.unhold(inode)
 
     async def fsync(self, fh: int, datasync: bool) -> None:

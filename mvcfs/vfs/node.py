@@ -8,6 +8,7 @@ Invariants:
 * `base` (when loaded) are the names of `base_tree`; the directory's names are those of base overlaid by delta.
 * A changed directory that stands where its base stood has the `base_tree` that its parent's base says of that name.
 * `arrived` says that a rename brought the node where it is since the last version that holds it.
+* `replaced` says that another host's version gave the node's last name to another node, or took it away.
 * `generation` grows with every change of the node itself, so that whoever froze it can see whether it was overtaken.
 
 Threading: trio thread only.
@@ -35,7 +36,7 @@ class Node(Inode):
 
     __slots__ = (
         "arrived", "atime_ns", "base", "base_tree", "changed", "content", "ctime_ns", "delta", "generation", "gid", "link", "loaded",
-        "mode", "mtime_ns", "nlink", "parents", "quiet_since", "rdev", "saved_at", "saved_generation", "saved_state", "staged", "target",
+        "mode", "mtime_ns", "nlink", "parents", "quiet_since", "rdev", "replaced", "saved_at", "saved_generation", "saved_state", "staged", "target",
         "tree", "uid", "user_xattrs", "writers",
     )  # fmt: skip
 
@@ -58,6 +59,7 @@ class Node(Inode):
         self.generation = 0
         self.writers = 0
         self.arrived = False
+        self.replaced = False
         self.quiet_since = 0.0
         self.saved_at = 0.0
         self.saved_state = -1

@@ -20,7 +20,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from mvcfs.content.staging import Staging
-from mvcfs.errors import NotADirectory, NotFound
+from mvcfs.errors import NotADirectory, NotFound, Stale
 from mvcfs.types import Attributes, Caller, TreeEntry
 from mvcfs.vfs.ignore import IgnoreRules
 from mvcfs.vfs.node import Node
@@ -266,3 +266,9 @@ class WorkingTree:
         """Refuses changes of a branch that was deleted."""
         if self.deleted:
             raise NotFound(f"the branch {self.model.name}/{self.branch_name} was deleted")
+
+    def check_writable(self, node: Node) -> None:
+        """Refuses changes of a node that no version would ever show."""
+        self.check_present()
+        if node.replaced:
+            raise Stale("another host replaced or removed the file: open it again")

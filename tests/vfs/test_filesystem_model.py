@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from mvcfs.config import EngineConfig, VersionRules
 from mvcfs.errors import MvcfsError
 from mvcfs.storage.local import LocalStorage
+from mvcfs.storage.protocol import Storage
 from mvcfs.types import Caller
 from mvcfs.versions.store import Store
 from mvcfs.vfs.attr import SetAttr
@@ -111,11 +112,13 @@ class Driver:
 
 
 @asynccontextmanager
-async def opened(folder: Path, cache: Path) -> AsyncIterator[Engine]:
+async def opened(
+    folder: Path, cache: Path, storage: Storage | None = None, host: str = "host"
+) -> AsyncIterator[Engine]:
     """A mount without a kernel; leaving it ends everything at once, as a hard kill does."""
-    config = EngineConfig(cache, "host", "user", rules=NOTHING_AUTOMATIC, block_cache_bytes=0, staging_min_free_bytes=0)
+    config = EngineConfig(cache, host, "user", rules=NOTHING_AUTOMATIC, block_cache_bytes=0, staging_min_free_bytes=0)
     async with trio.open_nursery() as nursery:
-        engine = await Engine.open(LocalStorage(folder), config, nursery, mounted=True)
+        engine = await Engine.open(storage or LocalStorage(folder), config, nursery, mounted=True)
         try:
             yield engine
         finally:
