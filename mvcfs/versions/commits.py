@@ -130,7 +130,9 @@ class CommitPlan:
 
     async def _merge(self, theirs: str) -> tuple[str, bool]:
         """The tree with both sides' changes, theirs where they touch the same path, and whether they do."""
-        base = None if self._request.base is None else self._objects.read_commit(self._request.base).tree
+        base = self._request.merge_base
+        if base is None and self._request.base is not None:
+            base = self._objects.read_commit(self._request.base).tree
         merge = functools.partial(merge_trees, self._objects, base, self._request.tree, theirs)
         result = await trio.to_thread.run_sync(merge, limiter=self._limiter)
         return result.tree or theirs, bool(result.conflicts)

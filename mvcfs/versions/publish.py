@@ -108,6 +108,7 @@ class CommitRequest:
         packs: Packs that those manifests need beside the live ones.
         conflict_branch: Where the commit goes if it can't be joined with what others published.
         on_attempt: Told before each rename what is tried, and None once its outcome is known.
+        merge_base: The tree that the changes were made on, where it isn't that of `base`.
     """
 
     branch: str
@@ -119,6 +120,7 @@ class CommitRequest:
     manifests: tuple[StoredFile, ...] = ()
     packs: tuple[StoredFile, ...] = ()
     on_attempt: OnAttempt | None = None
+    merge_base: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

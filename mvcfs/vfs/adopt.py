@@ -10,11 +10,11 @@ Threading: trio thread only.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mvcfs.content.staging import FrozenFile
 from mvcfs.types import Content, TreeEntry
-from mvcfs.vfs.freeze import Plan, PlannedDir, PlannedFile
+from mvcfs.vfs.freeze import Plan, PlannedDir, PlannedFile, holds_nothing_versioned
 from mvcfs.vfs.node import Node
 from mvcfs.vfs.overlay import BranchRow
 from mvcfs.vfs.worktree import WorkingTree
@@ -33,7 +33,10 @@ class Invalidation:
 async def adopt(
     tree: WorkingTree, commit: str | None, root_tree: str | None, plan: Plan | None, *, give_up: bool = False
 ) -> list[Invalidation]:
-    """Moves a working tree to a commit.
+    """Moves a working tree to a commit, unless that would hide that both changed the same.
+
+    What was changed here beside the plan (held back, or since) and elsewhere too has to meet in a merge, so the tree stays
+    where it is then: the next version is merged from there.
 
     Args:
         tree: The working tree.
@@ -50,6 +53,11 @@ async def adopt(
         await _load_bases(tree)
         mover = _Mover(tree, trees, give_up=give_up)
         missing = mover.missing(root_tree, plan)
+        if not missing and plan is None and not holds_nothing_versioned(tree):
+            return []
+        if not missing and plan is not None and mover.differs_beside(plan, root_tree):
+            mover.settle_files(plan)
+            return []
         if not missing:
             return mover.move(commit, root_tree, plan)
         for oid in missing:
@@ -112,6 +120,40 @@ class _Mover:
             if child.base_tree != entry.tree:
                 self._missing_placed(child, entry.tree, wanted)
 
+    # -- what must not be moved over -----------------------------------------------------------------------------------
+
+    def differs_beside(self, plan: Plan, root_tree: str | None) -> bool:
+        """Whether a name that is changed here, but not in the plan, is another one in the commit than in the base."""
+        self._placed = self._find_placed()
+        return self._differs_in(plan.root.node, plan.root, root_tree, b"")
+
+    def _differs_in(self, node: Node, planned: PlannedDir | None, oid: str | None, prefix: bytes) -> bool:
+        entries, known = self._entries(oid) or {}, node.base or {}
+        taken = {} if planned is None else planned.entries
+        for name, child in node.delta.items():
+            entry, below, path = entries.get(name), taken.get(name), prefix + name
+            if child is not None and child.is_directory and entry is not None and entry.tree is not None:
+                same = below if isinstance(below, PlannedDir) and below.node is child else None
+                if same is not None or child.ino in self._placed:
+                    if child.base_tree != entry.tree and self._differs_in(child, same, entry.tree, path + b"/"):
+                        return True
+                    continue
+            if name not in taken and not self._stays_here(child, path) and _differ(known.get(name), entry, child):
+                return True
+        return False
+
+    def _stays_here(self, child: Node | None, path: bytes) -> bool:
+        """Whether no version takes a changed node."""
+        if child is None:
+            return False
+        return not child.is_versioned or self._tree.is_ignored(path, is_dir=child.is_directory)
+
+    def settle_files(self, plan: Plan) -> None:
+        """Puts stored content under the plan's files and leaves everything else as it is."""
+        with self._tree.overlay.transaction():
+            for file in plan.root.files():
+                self._settle_file(plan, file)
+
     # -- the step -----------------------------------------------------------------------------------------------------
 
     def move(self, commit: str | None, root_tree: str | None, plan: Plan | None) -> list[Invalidation]:
@@ -122,7 +164,7 @@ class _Mover:
             if plan is not None:
                 self._settle_dir(plan, plan.root, root_tree)
             self._follow(tree.root, root_tree)
-            tree.base_commit = commit
+            tree.base_commit, tree.merge_base = commit, None
             if plan is not None:
                 tree.root_attributes = plan.root.attributes
             if plan is not None and not tree.root.delta and tree.root.generation == plan.root.generation:
@@ -266,3 +308,12 @@ class _Mover:
             if child.link is not None and self._tree.links.get(child.link) is child:
                 del self._tree.links[child.link]
         self._invalid.append(Invalidation(node.ino, name))
+
+
+def _differ(before: TreeEntry | None, now: TreeEntry | None, here: Node | None) -> bool:
+    """Whether an entry changed, its time aside; not if it is gone here and there."""
+    if before is None or now is None:
+        return before is not now and not (now is None and here is None)
+    return replace(before, attributes=replace(before.attributes, mtime_ns=0)) != replace(
+        now, attributes=replace(now.attributes, mtime_ns=0)
+    )

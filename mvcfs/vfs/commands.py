@@ -262,13 +262,13 @@ class Commands:
         branch = model.branches.get(state.id)
         if branch is not None and branch.tree.root.changed:
             counts = count_changes(branch)
-            if counts["changed_files"] and not args.get("force"):
+            unpublished = counts["changed_files"] + counts["ignored_files"]
+            if unpublished and not args.get("force"):
                 raise NotPermitted(
-                    f"{model.name}/{name} has {counts['changed_files']} files that no version holds: "
+                    f"{model.name}/{name} has {unpublished} files that no version holds: "
                     "commit them first, or delete with --force"
                 )
-        await model.data.repository.delete_branch(name)
-        await model.forget_branch(state.id)
+        await model.delete_branch(name)
         return {"model": model.name, "branch": name, "deleted": True}
 
     async def branch_undelete(self, args: Json) -> Json:

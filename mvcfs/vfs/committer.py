@@ -161,6 +161,7 @@ class Committer:
                 packs=packs,
                 conflict_branch=f"{tree.branch_name}-conflict-{self.host}",
                 on_attempt=note,
+                merge_base=tree.merge_base,
             )
             published = await tree.model.repository.publish_commit(request)
         except BaseException:
@@ -168,7 +169,7 @@ class Committer:
                 await upload.abort()
             raise
         with trio.CancelScope(shield=True):
-            outcome = await self._settle(plan, published)
+            outcome = await self._settle(plan, published, oid)
         return outcome  # noqa: RET504 - a CancelScope may swallow, so the return stands outside
 
     def _unchanged(self, plan: Plan) -> CommitOutcome:
@@ -221,7 +222,7 @@ class Committer:
             self.tree.overlay.set_attempt(self.tree.branch_id, json.dumps(asdict(attempt)))
             await self.tree.overlay.sync()
 
-    async def _settle(self, plan: Plan, published: Published) -> CommitOutcome:
+    async def _settle(self, plan: Plan, published: Published, own_tree: str) -> CommitOutcome:
         tree = self.tree
         repository = tree.model.repository
         tree.model.content.set_live(repository.refs.manifests, repository.refs.packs)
@@ -235,6 +236,8 @@ class Committer:
             root_tree = None if tip is None else (await repository.commit_info(tip)).tree
             invalid = await adopt(tree, tip, root_tree, plan, give_up=True)
         else:
+            # Where the tree can't move there, its next changes are those since its own part of the version.
+            tree.merge_base = own_tree
             invalid = await adopt(tree, published.commit, published.tree, plan)
         self.on_invalid(invalid)
         await tree.staging.reap()

@@ -98,7 +98,7 @@ class FileSystem:
         self._space = space
         self._shown = shown
         self._handles: dict[int, FileHandle | DirHandle] = {}
-        self._listed: dict[int, Inode] = {}
+        self._listed: dict[int, tuple[Inode, int]] = {}
         self._next_handle = 1
         root.lookups = 1
         table.hold(root)
@@ -382,7 +382,9 @@ class FileSystem:
             attr = inode.attr()
             if timeout is not None:
                 attr = replace(attr, entry_timeout_s=min(timeout, attr.entry_timeout_s))
-            handle.answered[inode.ino] = self._listed[inode.ino] = inode
+            if inode.ino not in handle.answered:
+                handle.answered[inode.ino] = inode
+                self._listed[inode.ino] = (inode, self._listed.get(inode.ino, (inode, 0))[1] + 1)
             found.append((position + 1, name, attr))
         if not found and start + _LISTING_PART < len(handle.names):
             return await self.readdir(fh, start + _LISTING_PART)
@@ -390,14 +392,15 @@ class FileSystem:
 
     def remember(self, ino: int) -> None:
         """Counts a lookup of an entry that the kernel took from a listing."""
-        inode = self._listed.get(ino)
-        if inode is not None:
-            self.table.remember(inode)
+        if ino in self._listed:
+            self.table.remember(self._listed[ino][0])
 
     def _drop_unused(self, handle: DirHandle) -> None:
         for inode in handle.answered.values():
-            self._listed.pop(inode.ino, None)
-            if not inode.lookups and not inode.handles:
+            _, listings = self._listed.pop(inode.ino)
+            if listings > 1:
+                self._listed[inode.ino] = (inode, listings - 1)
+            elif not inode.lookups and not inode.handles:
                 inode.forgotten()
         handle.answered.clear()
 

@@ -154,6 +154,17 @@ def freeze(tree: WorkingTree, *, hold_back: Callable[[Node, bytes], bool]) -> Pl
     return _Freezer(tree, hold_back).run()
 
 
+def holds_nothing_versioned(tree: WorkingTree) -> bool:
+    """Whether all that is changed is files that no version takes, and the times of their directories."""
+    if not tree.root.changed:
+        return True
+    plan = freeze(tree, hold_back=lambda _node, _path: False)
+    try:
+        return plan.only_times()
+    finally:
+        plan.release()
+
+
 class _Freezer:
     def __init__(self, tree: WorkingTree, hold_back: Callable[[Node, bytes], bool]) -> None:
         self._tree = tree

@@ -20,7 +20,7 @@ from mvcfs.errors import MvcfsError, NotFound
 from mvcfs.versions.refs import BranchState
 from mvcfs.vfs.adopt import Invalidation, adopt
 from mvcfs.vfs.committer import Committer, settle_attempt
-from mvcfs.vfs.freeze import freeze
+from mvcfs.vfs.freeze import holds_nothing_versioned
 from mvcfs.vfs.overlay import Overlay
 from mvcfs.vfs.replay import replay
 from mvcfs.vfs.settle import Settler
@@ -167,13 +167,28 @@ class OpenModel:
 
     async def _follow(self, branch: Branch, state: BranchState) -> None:
         async with branch.committer.lock:
-            if branch.tree.root.changed and not _holds_nothing_versioned(branch.tree):
+            if not holds_nothing_versioned(branch.tree):
                 return
             root_tree = None if state.tip is None else (await self.data.repository.commit_info(state.tip)).tree
             invalid = await adopt(branch.tree, state.tip, root_tree, None)
         self._services.on_invalid(invalid)
 
-    async def forget_branch(self, branch_id: str) -> None:
+    async def delete_branch(self, name: str) -> None:
+        """Deletes a branch, whose changes the caller has looked at without a wait since: none can join them any more."""
+        repository = self.data.repository
+        state = repository.refs.branch(name)
+        branch = self.branches.get(state.id)
+        if branch is not None:
+            branch.tree.closing = True
+        try:
+            await repository.delete_branch(name)
+        except BaseException:
+            if branch is not None:
+                branch.tree.closing = False
+            raise
+        self._forget_branch(state.id)
+
+    def _forget_branch(self, branch_id: str) -> None:
         """Ends a deleted branch: its task, its overlay."""
         branch = self.branches.pop(branch_id, None)
         if branch is None:
@@ -206,12 +221,3 @@ class OpenModel:
                 async with branch.committer.lock:
                     pass
         await self.data.content.aclose()
-
-
-def _holds_nothing_versioned(tree: WorkingTree) -> bool:
-    """Whether all that is changed is files that no version takes, and the times of their directories."""
-    plan = freeze(tree, hold_back=lambda _node, _path: False)
-    try:
-        return plan.only_times()
-    finally:
-        plan.release()

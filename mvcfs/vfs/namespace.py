@@ -260,6 +260,8 @@ class Namespace:
                     await tree.find_all_names(one)
                     if one.is_directory:
                         await tree.load(one)
+            if source_tree is not target_tree and node.is_directory and await source_tree.has_links(node):
+                raise CrossDevice(f"{node.describe()} holds files with several names")
             if old is not None and node.is_regular and node.staged is not None:
                 # A program that replaces a file by rename expects old or new after power loss, never an empty file.
                 await source_tree.data.sync_data(node)

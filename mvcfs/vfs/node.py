@@ -35,9 +35,9 @@ class Node(Inode):
     """One node. Its operations are those of its working tree; see `mvcfs.vfs.worktree`."""
 
     __slots__ = (
-        "arrived", "atime_ns", "base", "base_tree", "changed", "content", "ctime_ns", "delta", "generation", "gid", "link", "loaded",
-        "mode", "mtime_ns", "nlink", "parents", "quiet_since", "rdev", "replaced", "saved_at", "saved_generation", "saved_state", "staged", "target",
-        "tree", "uid", "user_xattrs", "writers",
+        "arrived", "atime_ns", "base", "base_tree", "changed", "content", "ctime_ns", "delta", "generation", "gid", "link",
+        "loaded", "mode", "mtime_ns", "nlink", "parents", "quiet_since", "rdev", "replaced", "saved_at", "saved_generation",
+        "saved_state", "staged", "target", "tree", "uid", "user_xattrs", "writers",
     )  # fmt: skip
 
     def __init__(self, tree: WorkingTree, ino: int, mode: int, uid: int, gid: int) -> None:

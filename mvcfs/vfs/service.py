@@ -77,6 +77,7 @@ class StoreService:
         self.budget = Budget(config.memory_bytes)
         self.local_dir = config.cache_dir / "stores" / store.id
         self.models: dict[str, OpenModel] = {}
+        self._gone: dict[str, OpenModel] = {}
         self.since_s = time.time()
         self.overlay: Overlay | None = None
         self.staging: Staging | None = None
@@ -206,12 +207,34 @@ class StoreService:
                 return self.models[name]
             if name not in await self.model_names():
                 raise NotFound(f"no model {name} in {self.storage.url}")
-            model = await self._open_model(name)
-            self.models[name] = model
+            model_id = await self.store.id_of(name)
+            model = next((one for one in self._all_models() if one.data.id == model_id), None)
+            if model is None:
+                model = self.models[name] = await self._open_model(name, model_id)
+            else:
+                self._renamed(model, name)
             return model
 
-    async def _open_model(self, name: str) -> OpenModel:
-        local_dir = self.local_dir / "models" / await self.store.id_of(name)
+    def _all_models(self) -> list[OpenModel]:
+        """Those that are open, also those that another host removed: their changes wait for an undelete."""
+        return [*self.models.values(), *self._gone.values()]
+
+    def _renamed(self, model: OpenModel, name: str) -> None:
+        """An open model has another name; never is one open twice, for its overlay is one."""
+        self._leaves(model)
+        self._gone.pop(model.data.id, None)
+        displaced = self.models.get(name)
+        if displaced is not None:
+            self._gone[displaced.data.id] = displaced
+        model.data.repository.renamed(name)
+        self.models[name] = model
+
+    def _leaves(self, model: OpenModel) -> None:
+        if self.models.get(model.name) is model:
+            del self.models[model.name]
+
+    async def _open_model(self, name: str, model_id: str) -> OpenModel:
+        local_dir = self.local_dir / "models" / model_id
         local_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         repository = await self.store.open_model(name, local_dir=local_dir, publisher=self.publisher())
         content = ModelContent(
@@ -243,9 +266,7 @@ class StoreService:
         model = await self.model(old)
         await self.store.rename_model(old, new)
         self._model_names = (-1e9, [])
-        del self.models[old]
-        model.data.repository.renamed(new)
-        self.models[new] = model
+        self._renamed(model, new)
 
     async def remove_model(self, name: str) -> None:
         """Removes a model without branches, or with one empty branch."""
@@ -266,10 +287,7 @@ class StoreService:
             branch = await model.branch(name)
             if await branch.tree.namespace.names(branch.tree.root):
                 raise NotEmpty(f"the branch {model.name}/{name} is not empty")
-        state = model.data.repository.refs.branches.get(name)
-        await model.data.repository.delete_branch(name)
-        if state is not None:
-            await model.forget_branch(state.id)
+        await model.delete_branch(name)
 
     async def undelete_model(self, name: str) -> list[BranchState]:
         """Brings a removed model back with the branches it had at the end."""
@@ -368,14 +386,13 @@ class StoreService:
         old = model.name
         new = await self.store.find_by_id(model.data.id)
         self._model_names = (-1e9, [])
-        if self.models.get(old) is model:
-            del self.models[old]
         if new is None:
             log.warning("the model %s was removed elsewhere", old)
+            self._leaves(model)
+            self._gone[model.data.id] = model
             return
         log.warning("the model %s was renamed to %s elsewhere", old, new)
-        model.data.repository.renamed(new)
-        self.models[new] = model
+        self._renamed(model, new)
 
     def progress(self) -> Json:
         """What commits are under way, at once: for whoever waits for them."""
@@ -400,7 +417,7 @@ class StoreService:
     async def left(self) -> Left:
         """What no version holds, ignored files not counted."""
         files = size = ignored = 0
-        for model in self.models.values():
+        for model in self._all_models():
             for branch in model.branches.values():
                 counts = count_changes(branch)
                 files += int(counts["changed_files"])
@@ -410,12 +427,12 @@ class StoreService:
 
     async def drain(self) -> None:
         """One last version of everything that has changes and is closed."""
-        for model in list(self.models.values()):
+        for model in self._all_models():
             await model.drain()
 
     async def aclose(self) -> None:
         """Ends everything and lets go of the local folder."""
-        for model in self.models.values():
+        for model in self._all_models():
             await model.aclose()
         if self.staging is not None:
             self.staging.close()

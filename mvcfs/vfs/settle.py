@@ -58,6 +58,7 @@ class Settler:
         self._last_version = time.monotonic()
         self._reload_rules = True
         self._hurried = False
+        self._left_unquiet = False
         self.last_error: str | None = None
         self.error_since_s: float | None = None
         self.last_conflict: str | None = None
@@ -150,7 +151,11 @@ class Settler:
             return False
         if node.writers > 0:
             return True
-        return time.monotonic() - node.quiet_since < self.settle_s() - _SLACK_S
+        if time.monotonic() - node.quiet_since >= self.settle_s() - _SLACK_S:
+            return False
+        # It is closed: no later event will speak of it.
+        self._left_unquiet = True
+        return True
 
     def _open_only(self, node: Node, path: bytes) -> bool:
         assert self.tree is not None
@@ -202,7 +207,7 @@ class Settler:
         unrest, self._unrest = self._unrest, _Unrest()
         self._unrest.finished = unrest.finished
         hold_back = self._open_only if self._hurried else self._holds_back
-        self._hurried = False
+        self._hurried = self._left_unquiet = False
         try:
             outcome = await self._commit(hold_back, None, None)
         except BaseException:
@@ -210,18 +215,10 @@ class Settler:
             raise
         if self._unrest.last is None:
             self._unrest.finished = False
-        if outcome.left_out and unrest.last is not None and self._still_unquiet():
+        if outcome.left_out and unrest.last is not None and self._left_unquiet:
             self._unrest.first = self._unrest.first or time.monotonic()
             self._unrest.last = self._unrest.last or time.monotonic()
         return outcome
-
-    def _still_unquiet(self) -> bool:
-        """Whether a closed file is left that no later event will speak of."""
-        assert self.tree is not None
-        return any(
-            node.is_regular and not node.writers and not self.tree.is_ignored(self.tree.path_of(node), is_dir=False)
-            for node in self.tree.changed_nodes()
-        )
 
     def _restore(self, unrest: _Unrest) -> None:
         now = self._unrest

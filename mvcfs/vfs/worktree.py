@@ -89,10 +89,12 @@ class WorkingTree:
         self.branch_id = branch_id
         self.branch_name = branch_name
         self.base_commit = base_commit
+        self.merge_base: str | None = None
         self.timeout_s = timeout_s
         self.rules = IgnoreRules.defaults()
         self.links: dict[str, Node] = {}
         self.deleted = False
+        self.closing = False
         self.root_attributes: Attributes | None = None
         self.namespace: Namespace = Namespace(self)
         self.data: NodeData = NodeData(self)
@@ -191,6 +193,28 @@ class WorkingTree:
             stack.extend(child for child in directory.loaded.values() if child.is_directory)
             stack.extend(child for child in directory.delta.values() if child is not None and child.is_directory)
 
+    async def has_links(self, directory: Node) -> bool:
+        """Whether a file with several names is anywhere below a directory."""
+        stack, stored = [directory], list[str]()
+        while stack:
+            node = stack.pop()
+            if not node.is_directory:
+                if node.nlink > 1:
+                    return True
+                continue
+            stack.extend(child for child in (*node.delta.values(), *node.loaded.values()) if child is not None)
+            if node.base_tree is not None:
+                stored.append(node.base_tree)
+        seen = set(stored)
+        while stored:
+            for entry in (await self.model.entries(stored.pop())).values():
+                if entry.attributes.nlink > 1:
+                    return True
+                if entry.tree is not None and entry.tree not in seen:
+                    seen.add(entry.tree)
+                    stored.append(entry.tree)
+        return False
+
     def node_forgotten(self, node: Node) -> None:
         """Drops clean nodes that nobody holds, upwards as far as that frees directories."""
         while node.is_idle() and node.parents:
@@ -264,7 +288,7 @@ class WorkingTree:
 
     def check_present(self) -> None:
         """Refuses changes of a branch that was deleted."""
-        if self.deleted:
+        if self.deleted or self.closing:
             raise NotFound(f"the branch {self.model.name}/{self.branch_name} was deleted")
 
     def check_writable(self, node: Node) -> None:
