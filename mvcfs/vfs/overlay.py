@@ -19,7 +19,7 @@ import json
 import logging
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -232,16 +232,35 @@ class Overlay:
         """Runs a statement that changes the database.
 
         After a failure the nodes in memory are ahead of the rows, so nothing more may be acknowledged: every later
-        change is refused until the next mount, which finds what was acknowledged before.
+        change is refused until all rows could be written anew (`mend`), or until the next mount, which finds what was
+        acknowledged before.
         """
         if self.failed is not None:
             raise LimitExceeded(self.failed)
         try:
             self._db.execute(statement, values)
         except sqlite3.Error as error:
-            self.failed = f"the overlay {self.path} can't be written ({error}): free space there and mount again"
+            self.failed = f"the overlay {self.path} can't be written ({error}): free space there"
             log.error("%s", self.failed)
             raise LimitExceeded(self.failed) from error
+
+    def mend(self, rewrite: Callable[[], None]) -> bool:
+        """After a failed write: tries to write all rows anew.
+
+        Args:
+            rewrite: Writes the rows of everything that is changed.
+
+        Returns:
+            Whether the overlay takes changes again.
+        """
+        self.failed = None
+        try:
+            with self.transaction():
+                rewrite()
+        except LimitExceeded:
+            return False
+        log.info("the overlay %s can be written again", self.path)
+        return True
 
     def put_branch(self, row: BranchRow) -> None:
         """Writes a working tree's row, new or changed."""

@@ -355,8 +355,28 @@ class StoreService:
             await trio.sleep(self.config.refresh_s)
             for model in list(self.models.values()):
                 await self._refresh(model)
+            await self._tidy()
+
+    async def _tidy(self) -> None:
+        """What local disk needs now and then. A failure is logged, and the next round tries again."""
+        try:
+            self.mend_overlay()
             if self.staging is not None:
                 await self.staging.reap()
+        except Exception:
+            log.exception("tidying %s failed", self.local_dir)
+
+    def mend_overlay(self) -> None:
+        """Writes the overlay anew once a write of it has failed; changes are refused until that works."""
+        if self.overlay is None or self.overlay.failed is None:
+            return
+
+        def rewrite() -> None:
+            for model in self.models.values():
+                for branch in model.branches.values():
+                    branch.tree.rewrite()
+
+        self.overlay.mend(rewrite)
 
     async def _refresh(self, model: OpenModel) -> None:
         try:

@@ -272,6 +272,18 @@ class WorkingTree:
             node.saved_generation = node.generation
             node.saved_state = -1 if node.staged is None else node.staged.state_version
 
+    def rewrite(self) -> None:
+        """Writes all rows of this working tree anew."""
+        attempt = self._attempt()
+        self.overlay.drop_branch(self.branch_id)
+        if not self.root.changed:
+            return
+        self.overlay.put_branch(BranchRow(self.branch_id, self.model.id, self.base_commit, self.root.ino, attempt))
+        for node in self.changed_nodes():
+            self.save(node)
+            for name, child in node.delta.items():
+                self.overlay.put_entry(node.ino, name, None if child is None else child.ino)
+
     def save_if_newer(self, node: Node) -> None:
         """Writes a changed node's row unless the last one says the same."""
         staged = node.staged
