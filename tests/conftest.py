@@ -50,12 +50,11 @@ def own_hdfs_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clust
 _GROUPS = {"users_place": "dev_fuse", "users": "dev_fuse", "own_hdfs_cluster": "own_hdfs"}
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keeps tests of a group in one worker."""
-    for item in items:
-        for fixture in getattr(item, "fixturenames", ()):
-            if fixture in _GROUPS:
-                item.add_marker(pytest.mark.xdist_group(_GROUPS[fixture]))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Keeps tests of a group in one worker. This hook runs before xdist looks at the marks."""
+    for fixture in getattr(item, "fixturenames", ()):
+        if fixture in _GROUPS:
+            item.add_marker(pytest.mark.xdist_group(_GROUPS[fixture]))
 
 
 def pytest_unconfigure() -> None:

@@ -55,10 +55,12 @@ def test_names_by_lookup(mnt: Mount, main: Path) -> None:
     first = mnt.versions()[1]["commit"]
     mvcfs("tag", mnt.point / "m", "v1.0", "main@1")
     model = mnt.point / "m"
-    for name in ("main@1", f"main@{first[:8]}", "main~1", "v1.0"):
+    # Digits alone would be a version number.
+    prefix, last = (next(oid[:n] for n in range(8, 41) if not oid[:n].isdigit()) for oid in (first, commit["commit"]))
+    for name in ("main@1", f"main@{prefix}", "main~1", "v1.0"):
         assert (model / name / "f").read_text() == "one", name
     assert (model / "main@2099-01-01" / "f").read_text() == "two"
-    assert (model / f"main@{commit['commit'][:10]}" / "f").read_text() == "two"
+    assert (model / f"main@{last}" / "f").read_text() == "two"
     assert os.listdir(model) == ["main"]
 
 

@@ -208,9 +208,9 @@ async def test_revisions(world: World, tmp_path: Path) -> None:
         await a.resolve("42")
     await a.create_branch("exp", commits[2])
     assert await a.resolve("exp@1") == commits[2]
-    assert await a.resolve("exp@" + commits[0][:10]) == commits[0]
+    assert await a.resolve("exp@" + commits[0][:20]) == commits[0]
     with pytest.raises(NotFound, match="no version"):
-        await a.resolve("exp@" + commits[4][:10])
+        await a.resolve("exp@" + commits[4][:20])
 
 
 async def test_history(world: World, tmp_path: Path) -> None:
