@@ -46,17 +46,6 @@ def own_hdfs_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clust
         cluster.wipe()
 
 
-# Tests that change something all processes of the suite share, by the fixture that does: they run one after another.
-_GROUPS = {"users_place": "dev_fuse", "users": "dev_fuse", "own_hdfs_cluster": "own_hdfs"}
-
-
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Keeps tests of a group in one worker. This hook runs before xdist looks at the marks."""
-    for fixture in getattr(item, "fixturenames", ()):
-        if fixture in _GROUPS:
-            item.add_marker(pytest.mark.xdist_group(_GROUPS[fixture]))
-
-
 def pytest_unconfigure() -> None:
     """In a worker and without workers: lets go of the cluster. In a controller: stops it when all workers have left."""
     _shared.leave()

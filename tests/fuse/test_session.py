@@ -16,6 +16,7 @@ from mvcfs.fuse.control_client import call
 from mvcfs.fuse.mounts import MountState, find_mount, mount_at, state_of
 from mvcfs.fuse.session import READ_AHEAD_KIB
 from tests.fuse.conftest import REPOSITORY, Fake, wait_for
+from tests.fuse_device import open_to_all
 
 pytestmark = pytest.mark.mount
 
@@ -229,12 +230,8 @@ def users_place(open_fake: Fake) -> Iterator[Fake]:
     """A place of an ordinary user's, on a machine whose /dev/fuse is open to all (as it is wherever udev runs)."""
     for path in (open_fake.base, open_fake.path):
         os.chown(path, NOBODY, NOBODY)
-    mode = os.stat("/dev/fuse").st_mode
-    os.chmod("/dev/fuse", 0o666)
-    try:
+    with open_to_all():
         yield open_fake
-    finally:
-        os.chmod("/dev/fuse", mode)
 
 
 def test_an_ordinary_user_mounts_and_unmounts(users_place: Fake) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fuse_device import open_to_all
 from tests.mount.conftest import hdfs_store, main, mnt, mounts, store  # noqa: F401
 from tests.rough.tools import NOBODY, OTHER, User
 
@@ -33,12 +34,10 @@ def users(reachable: Path) -> Iterator[tuple[User, User]]:
     """Two ordinary users with homes, on a machine whose /dev/fuse is open to all (as it is wherever udev runs)."""
     if os.geteuid() != 0:
         pytest.skip("becomes other users")
-    mode = os.stat("/dev/fuse").st_mode
-    os.chmod("/dev/fuse", 0o666)
     made = (User(NOBODY, reachable / "one"), User(OTHER, reachable / "two"))
-    try:
-        yield made
-    finally:
-        for user in made:
-            user.close()
-        os.chmod("/dev/fuse", mode)
+    with open_to_all():
+        try:
+            yield made
+        finally:
+            for user in made:
+                user.close()
