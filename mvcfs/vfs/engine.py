@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mvcfs.vfs.commands import Command, Commands
+from mvcfs.vfs.commands import Command, command_table
 from mvcfs.vfs.filesystem import FileSystem
 from mvcfs.vfs.inode import InodeTable
 from mvcfs.vfs.service import StoreService
@@ -22,7 +22,7 @@ class Engine(StoreService):
     @property
     def commands(self) -> Mapping[str, Command]:
         """The commands by name."""
-        return Commands(self).table()
+        return command_table(self)
 
     def filesystem(self) -> FileSystem:
         """The file system that a mount shows; one a mount."""
