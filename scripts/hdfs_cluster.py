@@ -224,7 +224,10 @@ class Cluster:
             self._write("cluster.json", json.dumps({"ports": self._choose_ports()}))
         self._write("conf/log4j.properties", LOG4J)
         self._write("conf/core-site.xml", _site({"fs.defaultFS": self.url}))
-        self._write("conf/hdfs-site.xml", _site(SETTINGS))
+        self._write(
+            "conf/hdfs-site.xml",
+            _site({**SETTINGS, "dfs.namenode.http-address": f"{HOST}:{self.ports['namenode-http']}"}),
+        )
         if self._formatted():
             return
         for folder in ("name", *(f"data{number}" for number in DATANODES)):

@@ -19,13 +19,14 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import trio
-from hdfs_native import Client, FileReader, FileStatus, WriteOptions
+from hdfs_native import Client, ContentSummary, FileReader, FileStatus, WriteOptions
 
 from mvcfs.errors import LimitExceeded, MvcfsError, NotADirectory, NotFound
 from mvcfs.storage.config import StorageConfig
 from mvcfs.storage.hdfs_connection import Connection
 from mvcfs.storage.hdfs_errors import is_panic, translate
 from mvcfs.storage.hdfs_reading import open_reader, read_range
+from mvcfs.storage.hdfs_space import cluster_space, configured_replication
 from mvcfs.storage.hdfs_writer import HdfsWriter, Unfinished
 from mvcfs.storage.paths import check_identity, check_range, is_temporary, split, split_child, temporary_name
 from mvcfs.storage.protocol import Space, StoreEntry, Writer
@@ -170,23 +171,37 @@ class HdfsStorage:
             raise NotFound(f"{path}: no such file or directory")
 
     async def space(self, *, identity: Identity = SELF) -> Space:
-        """Room by the space quota of the store's root.
+        """Room by the cluster's free disk and the space quota of the store's root, whichever is less.
 
-        The client has no call for the room of the cluster. Where the root has no quota of its own, free space is given as
-        1 PiB, so that nobody refuses to write; a full cluster shows when a write fails. Asked at most once a minute, since
-        the NameNode walks the whole tree for it.
+        Where the NameNode's web server doesn't say how much is free and the root has no quota, free space is given as
+        1 PiB, so that nobody refuses to write; a full cluster shows when a write fails. Asked at most once a minute,
+        since the NameNode walks the whole tree for it.
         """
         check_identity(identity, self.url)
         now = trio.current_time()
         if self._space is None or now - self._space[0] > _SPACE_KEPT_S:
             root = self._full(())
-            summary = await self._call("", lambda client: client.get_content_summary(root))
-            free, used = _UNKNOWN_FREE_BYTES, summary.length
-            if summary.space_quota < _NO_QUOTA:
-                copies = max(1, round(summary.space_consumed / used)) if used else self._config.replication or 3
-                free = max(0, summary.space_quota - summary.space_consumed) // copies
-            self._space = now, Space(used + free, free)
+
+            def look(client: Client) -> Space:
+                summary = client.get_content_summary(root)
+                return self._room(summary, cluster_space(self._address.authority, self._conf_dir))
+
+            self._space = now, await self._call("", look)
         return self._space[1]
+
+    def _room(self, summary: ContentSummary, cluster: tuple[int, int] | None) -> Space:
+        used = summary.length
+        copies = self._config.replication or configured_replication(self._conf_dir) or 3
+        if used:
+            copies = max(1, round(summary.space_consumed / used))
+        bounds = [] if cluster is None else [cluster[1]]
+        if summary.space_quota < _NO_QUOTA:
+            bounds.append(max(0, summary.space_quota - summary.space_consumed))
+        free = min(bounds) // copies if bounds else _UNKNOWN_FREE_BYTES
+        total = used + free
+        if cluster is not None and summary.space_quota >= _NO_QUOTA:
+            total = max(total, cluster[0] // copies)
+        return Space(total, free)
 
     async def aclose(self) -> None:
         """Lets go of the client; its connections close when the last call has ended."""

@@ -10,7 +10,7 @@ hundred names, merges, walks and packing go to threads of this model's own limit
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
@@ -43,7 +43,7 @@ from mvcfs.versions.revisions import Resolver
 from mvcfs.versions.synced import SyncedModel
 from mvcfs.versions.tree_builder import build_tree
 from mvcfs.versions.tree_reader import TreeReader, root_attributes
-from mvcfs.versions.walks import large_contents
+from mvcfs.versions.walks import large_contents, memory_closure
 
 T = TypeVar("T")
 Change = TypeVar("Change", bound=RefChange)
@@ -237,6 +237,20 @@ class ModelRepository:
             ValueError: The change can't be stored: see `tree_builder.build_tree`.
         """
         return await self._read(functools.partial(build_tree, self._objects, change), small=False)
+
+    async def objects_beside(self, tree: str, commit: str) -> list[tuple[str, bytes]]:
+        """The (type, bytes) of objects that only memory holds, that a tree leads to and a commit does not."""
+
+        def find() -> list[tuple[str, bytes]]:
+            beside = memory_closure(self._objects, [tree]) - memory_closure(self._objects, [commit])
+            return [self._objects.read(oid) for oid in sorted(beside)]
+
+        return await trio.to_thread.run_sync(find, limiter=self._limiter)
+
+    def keep_objects(self, objects: Iterable[tuple[str, bytes]]) -> None:
+        """Takes objects that `objects_beside` gave, maybe to an earlier process, into memory again."""
+        for kind, data in objects:
+            self._objects.write(kind, data)
 
     @property
     def unpublished_bytes(self) -> int:

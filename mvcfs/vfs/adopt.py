@@ -16,7 +16,6 @@ from mvcfs.content.staging import FrozenFile
 from mvcfs.types import Content, TreeEntry
 from mvcfs.vfs.freeze import Plan, PlannedDir, PlannedFile, holds_nothing_versioned
 from mvcfs.vfs.node import Node
-from mvcfs.vfs.overlay import BranchRow
 from mvcfs.vfs.worktree import WorkingTree
 
 _Entries = dict[bytes, TreeEntry]
@@ -171,8 +170,10 @@ class _Mover:
                 tree.root.changed = False
             tree.overlay.drop_nodes(self._drop)
             if tree.root.changed:
-                attempt = None if plan is not None else tree._attempt()
-                tree.overlay.put_branch(BranchRow(tree.branch_id, tree.model.id, commit, tree.root.ino, attempt))
+                row = tree.row()
+                tree.overlay.put_branch(
+                    replace(row, attempt=None if plan is not None else row.attempt, merge_base=None)
+                )
                 tree.save(tree.root)
             else:
                 tree.overlay.drop_branch(tree.branch_id)

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import json
 import logging
+from base64 import b64decode, b64encode
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import trio
 
@@ -141,8 +143,10 @@ class Committer:
             # From here on the log may name what was uploaded, whatever becomes of this call: then it stays in the store.
             nonlocal uncertain
             uncertain = True
-            await self._note_attempt(attempt)
+            if attempt is not None:
+                await self._note_attempt(attempt, oid)
 
+        oid = ""
         try:
             self._start_progress(plan, upload)
             await self._store_files(plan, upload)
@@ -215,12 +219,21 @@ class Committer:
 
         file.content = await upload.add(frozen, count)
 
-    async def _note_attempt(self, attempt: Attempt | None) -> None:
+    async def _note_attempt(self, attempt: Attempt, own_tree: str) -> None:
         # Durable before the rename: after power loss a restart must know which record to look for. It stays until the
         # working tree stands on what was published, in the transaction that moves it there, or until it is settled.
-        if attempt is not None:
-            self.tree.overlay.set_attempt(self.tree.branch_id, json.dumps(asdict(attempt)))
-            await self.tree.overlay.sync()
+        repository = self.tree.model.repository
+        note: dict[str, Any] = {"attempt": asdict(attempt)}
+        if attempt.commit and (await repository.commit_info(attempt.commit)).tree != own_tree:
+            # Others' changes are in it as well. What is changed here next counts from our own part, whose trees no
+            # version holds: they are kept beside.
+            beside = await repository.objects_beside(own_tree, attempt.commit)
+            note["merge_base"] = {
+                "tree": own_tree,
+                "objects": [[kind, b64encode(data).decode()] for kind, data in beside],
+            }
+        self.tree.overlay.set_attempt(self.tree.branch_id, json.dumps(note))
+        await self.tree.overlay.sync()
 
     async def _settle(self, plan: Plan, published: Published, own_tree: str) -> CommitOutcome:
         tree = self.tree
@@ -269,12 +282,14 @@ async def settle_attempt(tree: WorkingTree) -> None:
 
     If it has, the working tree stands on the version that it made: what changed since is then a change of that version, and
     what was removed since is missing in the next one. The rows stay as they are, for directories know the trees that
-    they are based on. A version that holds another host's changes as well is left to the next commit, which merges it.
+    they are based on. A version that holds another host's changes as well is left to the next commit, which merges it:
+    what changed here since then counts from our own part of that version.
     """
     row = tree.overlay.branch(tree.branch_id)
     if row is None or row.attempt is None:
         return
-    attempt = Attempt(**json.loads(row.attempt))
+    note = json.loads(row.attempt)
+    attempt, merge_base = Attempt(**note["attempt"]), row.merge_base
     happened = await tree.model.repository.resolve_attempt(attempt)
     log.info(
         "%s/%s: an earlier publish %s",
@@ -286,9 +301,22 @@ async def settle_attempt(tree: WorkingTree) -> None:
     if happened and attempt.branch == tree.branch_id and attempt.commit:
         parents = (await tree.model.repository.commit_info(attempt.commit)).parents
         if list(parents) == ([] if base is None else [base]):
-            base = attempt.commit
+            base, merge_base = attempt.commit, None
+        elif "merge_base" in note:
+            merge_base = json.dumps(note["merge_base"])
     tree.base_commit = base
-    tree.overlay.put_branch(replace(row, base_commit=base, attempt=None))
+    take_merge_base(tree, merge_base)
+    tree.overlay.put_branch(replace(row, base_commit=base, attempt=None, merge_base=merge_base))
+
+
+def take_merge_base(tree: WorkingTree, kept: str | None) -> None:
+    """Takes up the tree that changes count from, as an overlay row kept it; None: that of the base commit."""
+    if kept is None:
+        tree.merge_base = None
+        return
+    found = json.loads(kept)
+    tree.model.repository.keep_objects((kind, b64decode(data)) for kind, data in found["objects"])
+    tree.merge_base = found["tree"]
 
 
 def _to_change(planned: PlannedDir) -> DirChange:

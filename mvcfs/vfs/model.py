@@ -19,7 +19,7 @@ from mvcfs.content.staging import Staging
 from mvcfs.errors import MvcfsError, NotFound
 from mvcfs.versions.refs import BranchState
 from mvcfs.vfs.adopt import Invalidation, adopt
-from mvcfs.vfs.committer import Committer, settle_attempt
+from mvcfs.vfs.committer import Committer, settle_attempt, take_merge_base
 from mvcfs.vfs.freeze import holds_nothing_versioned
 from mvcfs.vfs.overlay import Overlay
 from mvcfs.vfs.replay import replay
@@ -122,6 +122,7 @@ class OpenModel:
         settler.attach(tree, committer)
         if row is not None:
             replay(tree, overlay, row.root)
+            take_merge_base(tree, row.merge_base)
             await settle_attempt(tree)
             settler.note_replayed()
         scope = trio.CancelScope()

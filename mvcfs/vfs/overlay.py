@@ -35,7 +35,8 @@ log = logging.getLogger(__name__)
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS branch(
-    id TEXT PRIMARY KEY, model TEXT NOT NULL, base_commit TEXT, root INTEGER NOT NULL, attempt TEXT) WITHOUT ROWID;
+    id TEXT PRIMARY KEY, model TEXT NOT NULL, base_commit TEXT, root INTEGER NOT NULL, attempt TEXT,
+    merge_base TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS node(
     ino INTEGER PRIMARY KEY, branch TEXT NOT NULL, mode INTEGER NOT NULL, uid INTEGER NOT NULL, gid INTEGER NOT NULL,
     rdev INTEGER NOT NULL, atime_ns INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, ctime_ns INTEGER NOT NULL,
@@ -45,7 +46,8 @@ CREATE INDEX IF NOT EXISTS node_branch ON node(branch);
 CREATE TABLE IF NOT EXISTS entry(
     parent INTEGER NOT NULL, name BLOB NOT NULL, ino INTEGER, PRIMARY KEY(parent, name)) WITHOUT ROWID;
 """
-_FORMAT = 1
+_BRANCH_COLUMNS = "id,model,base_commit,root,attempt,merge_base"
+_FORMAT = 2
 # Inode numbers are reserved in the database this many at a time, so that an allocation is no transaction.
 _INO_STEP = 16384
 _FIRST_INO = 1024
@@ -103,7 +105,8 @@ class BranchRow:
         model: The model's id.
         base_commit: Commit that unchanged names come from, None for an empty branch.
         root: Inode number of its root directory.
-        attempt: A publish whose outcome is not known yet, as `mvcfs.versions` wrote it, or None.
+        attempt: A publish whose outcome is not known yet, as the committer wrote it, or None.
+        merge_base: The tree that changes count from where it isn't that of `base_commit`, as the committer wrote it, or None.
     """
 
     id: str
@@ -111,6 +114,7 @@ class BranchRow:
     base_commit: str | None
     root: int
     attempt: str | None
+    merge_base: str | None = None
 
 
 def _encode_content(content: Content | None) -> str | None:
@@ -265,8 +269,8 @@ class Overlay:
     def put_branch(self, row: BranchRow) -> None:
         """Writes a working tree's row, new or changed."""
         self._write(
-            "INSERT OR REPLACE INTO branch VALUES(?,?,?,?,?)",
-            (row.id, row.model, row.base_commit, row.root, row.attempt),
+            "INSERT OR REPLACE INTO branch VALUES(?,?,?,?,?,?)",
+            (row.id, row.model, row.base_commit, row.root, row.attempt, row.merge_base),
         )
 
     def set_attempt(self, branch: str, attempt: str | None) -> None:
@@ -275,11 +279,11 @@ class Overlay:
 
     def branches(self) -> list[BranchRow]:
         """All working trees that have changes or an attempt."""
-        return [BranchRow(*row) for row in self._db.execute("SELECT id,model,base_commit,root,attempt FROM branch")]
+        return [BranchRow(*row) for row in self._db.execute(f"SELECT {_BRANCH_COLUMNS} FROM branch")]
 
     def branch(self, branch: str) -> BranchRow | None:
         """One working tree's row."""
-        row = self._db.execute("SELECT id,model,base_commit,root,attempt FROM branch WHERE id=?", (branch,)).fetchone()
+        row = self._db.execute(f"SELECT {_BRANCH_COLUMNS} FROM branch WHERE id=?", (branch,)).fetchone()
         return None if row is None else BranchRow(*row)
 
     def drop_branch(self, branch: str) -> None:

@@ -242,16 +242,16 @@ class WorkingTree:
             return
         node.changed = True
         if node is self.root:
-            self.overlay.put_branch(
-                BranchRow(self.branch_id, self.model.id, self.base_commit, node.ino, self._attempt())
-            )
+            self.overlay.put_branch(self.row())
         for parent, name in node.parents:
             self.put_name(parent, name, node)
         self.save(node)
 
-    def _attempt(self) -> str | None:
-        row = self.overlay.branch(self.branch_id)
-        return None if row is None else row.attempt
+    def row(self) -> BranchRow:
+        """The row of this working tree as it is now, with what the last one says of publishes."""
+        last = self.overlay.branch(self.branch_id)
+        attempt, merge_base = (None, None) if last is None else (last.attempt, last.merge_base)
+        return BranchRow(self.branch_id, self.model.id, self.base_commit, self.root.ino, attempt, merge_base)
 
     def put_name(self, directory: Node, name: bytes, node: Node | None) -> None:
         """Makes a directory's name a changed node, or (None) gone where the base has it."""
@@ -274,11 +274,11 @@ class WorkingTree:
 
     def rewrite(self) -> None:
         """Writes all rows of this working tree anew."""
-        attempt = self._attempt()
+        row = self.row()
         self.overlay.drop_branch(self.branch_id)
         if not self.root.changed:
             return
-        self.overlay.put_branch(BranchRow(self.branch_id, self.model.id, self.base_commit, self.root.ino, attempt))
+        self.overlay.put_branch(row)
         for node in self.changed_nodes():
             self.save(node)
             for name, child in node.delta.items():

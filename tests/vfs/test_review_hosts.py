@@ -305,3 +305,42 @@ async def test_a_directory_with_a_linked_file_stays_in_its_branch(tmp_path: Path
         with pytest.raises(CrossDevice):
             await host.fs.rename(main, b"d", dev, b"d", 0, ROOT)
         assert await host.read(b"f") == b"data"
+
+
+class Killed(Exception):
+    """Stands for a hard kill."""
+
+
+async def test_a_kill_after_a_merged_version_keeps_what_was_removed_since_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "store"
+    async with two_hosts(tmp_path) as (a, b):
+        await a.put(b"f", b"start")
+        await a.commit()
+        await b.refresh()
+        await b.put(b"g", b"from b")
+        await b.commit()
+        await a.put(b"f", b"from a")
+        await a.put(b"n", b"new")
+
+        async def killed(*_args: object, **_more: object) -> None:
+            raise Killed
+
+        monkeypatch.setattr("mvcfs.vfs.committer.adopt", killed)
+        with pytest.raises(Killed):
+            await a.commit()
+        monkeypatch.undo()
+    for _ in range(2):
+        async with opened(store, tmp_path / "a", host="a") as engine:
+            a = Host(engine)
+            assert await a.read(b"n") in (b"new", None)
+            if await a.read(b"n") is not None:
+                await a.fs.unlink(await a.driver.ino(()), b"n", ROOT)
+            await a.put(b"f", b"second")
+    async with opened(store, tmp_path / "a", host="a") as engine:
+        a = Host(engine)
+        assert not (await a.commit())["conflict"]
+        assert [await a.read(name) for name in (b"f", b"g", b"n")] == [b"second", b"from b", None]
+        branches = (await a.engine.model("m")).data.repository.refs.branches
+        assert list(branches) == ["main"]
