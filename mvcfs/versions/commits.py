@@ -99,7 +99,7 @@ class CommitPlan:
         """What to publish after this state, and what the caller is told once it is; None: nothing to publish.
 
         Raises:
-            ReadOnly: The branch is protected.
+            ReadOnly: The branch is protected, and the request doesn't override that.
             NotFound: The model was renamed or removed, or an object is missing.
             CorruptData: An object is damaged.
             Transient: The store failed.
@@ -107,8 +107,10 @@ class CommitPlan:
         branch = state.refs.branch_by_id(self._request.branch)
         if branch is None or branch.deleted:
             return await self._conflict(state, None)
-        if branch.protected:
-            raise ReadOnly(f"branch {branch.name!r} is protected")
+        if branch.protected and not self._request.override_protection:
+            raise ReadOnly(
+                f"branch {branch.name!r} is protected: use `mvcfs merge`, or `mvcfs commit --override-protection`"
+            )
         tree, merged = self._request.tree, False
         if branch.tip is not None:
             tip_tree = self._objects.read_commit(branch.tip).tree

@@ -109,6 +109,7 @@ class CommitRequest:
         conflict_branch: Where the commit goes if it can't be joined with what others published.
         on_attempt: Told before each rename what is tried, and None once its outcome is known.
         merge_base: The tree that the changes were made on, where it isn't that of `base`.
+        override_protection: Publish even if the branch is protected.
     """
 
     branch: str
@@ -121,6 +122,7 @@ class CommitRequest:
     packs: tuple[StoredFile, ...] = ()
     on_attempt: OnAttempt | None = None
     merge_base: str | None = None
+    override_protection: bool = False
 
 
 @dataclass(frozen=True, slots=True)

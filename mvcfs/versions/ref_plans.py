@@ -37,7 +37,7 @@ def _check_free(refs: Refs, name: str, what: str, *, but: str | None = None) -> 
 
 def _changeable(branch: BranchState) -> BranchState:
     if branch.protected:
-        raise ReadOnly(f"branch {branch.name!r} is protected")
+        raise ReadOnly(f"branch {branch.name!r} is protected; `mvcfs branch --unprotect` lifts that")
     return branch
 
 
@@ -57,6 +57,12 @@ def plan_rename_branch(refs: Refs, old: str, new: str) -> BranchMove:
     branch = _changeable(refs.branch(old))
     _check_free(refs, new, "branch", but=old)
     return BranchMove(branch.id, new, branch.tip, branch.version)
+
+
+def plan_protect_branch(refs: Refs, name: str, protected: bool) -> BranchMove:
+    """Sets or lifts a branch's protection. NotFound."""
+    branch = refs.branch(name)
+    return BranchMove(branch.id, branch.name, branch.tip, branch.version, protected)
 
 
 def plan_show_branch(refs: Refs, name: str) -> BranchState:

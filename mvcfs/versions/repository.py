@@ -18,27 +18,16 @@ import trio
 
 from mvcfs.errors import CorruptData, NotFound
 from mvcfs.storage.protocol import Storage
-from mvcfs.types import NS_PER_S, Attributes, Author, BlobContent, DirChange, LargeContent, TreeEntry
+from mvcfs.types import NS_PER_S, Attributes, BlobContent, DirChange, LargeContent, TreeEntry
 from mvcfs.versions import gitattributes
 from mvcfs.versions.check import Problem, check_model
-from mvcfs.versions.commits import CommitPlan, inline, write_commit
+from mvcfs.versions.commits import CommitPlan
 from mvcfs.versions.export import export_repository
-from mvcfs.versions.git_format import RawTag, Signature
 from mvcfs.versions.history import CommitInfo, History, VersionInfo
 from mvcfs.versions.log_state import LogState
-from mvcfs.versions.publish import Attempt, CommitRequest, Draft, Published, Publisher
-from mvcfs.versions.records import BranchMove, RefChange
-from mvcfs.versions.ref_plans import (
-    plan_create_branch,
-    plan_create_tag,
-    plan_delete_alias,
-    plan_delete_branch,
-    plan_delete_tag,
-    plan_rename_branch,
-    plan_set_alias,
-    plan_show_branch,
-)
-from mvcfs.versions.refs import BranchState, Refs, new_id
+from mvcfs.versions.publish import Attempt, CommitRequest, Published, Publisher
+from mvcfs.versions.ref_editing import RefEditing
+from mvcfs.versions.refs import Refs
 from mvcfs.versions.revisions import Resolver
 from mvcfs.versions.synced import SyncedModel
 from mvcfs.versions.tree_builder import build_tree
@@ -46,24 +35,21 @@ from mvcfs.versions.tree_reader import TreeReader, root_attributes
 from mvcfs.versions.walks import large_contents, memory_closure
 
 T = TypeVar("T")
-Change = TypeVar("Change", bound=RefChange)
 
 _SMALL_TREE_BYTES = 16 * 1024
 _BULK_THREADS = 4
 
 
-class ModelRepository:
+class ModelRepository(RefEditing):
     """A model, open for reading and publishing."""
 
     def __init__(self, storage: Storage, name: str, local_dir: Path, publisher: Publisher) -> None:
         """Use `open`."""
         self._storage = storage
         self._name = name
-        self._publisher = publisher
-        self._model = SyncedModel(storage, lambda: self.path, local_dir, publisher)
-        self._objects = self._model.objects
+        model = SyncedModel(storage, lambda: self.path, local_dir, publisher)
+        super().__init__(model, History(model.objects), publisher)
         self._trees = TreeReader(self._objects)
-        self._history = History(self._objects)
         self._resolver = Resolver(self._objects, self._history)
         self._limiter = trio.CapacityLimiter(_BULK_THREADS)
 
@@ -270,7 +256,7 @@ class ModelRepository:
 
         Raises:
             NotFound: The model was renamed or removed.
-            ReadOnly: The branch is protected.
+            ReadOnly: The branch is protected, and the request doesn't override that.
             Transient: The store failed.
             UnknownOutcome: It can't be told whether the version was published.
             CorruptData: Objects that the merge needs are damaged.
@@ -299,88 +285,6 @@ class ModelRepository:
             return bool(attempt.commit and await self.commits_matching(attempt.commit))
         except NotFound:
             return False
-
-    async def create_branch(self, name: str, commit: str | None) -> BranchState:
-        """Makes a branch at a commit, or empty. InvalidName, AlreadyExists."""
-        branch_id = new_id()
-        move = await self._change_refs("branch", lambda refs: plan_create_branch(refs, branch_id, name, commit))
-        return BranchState(branch_id, move.name, move.tip, move.version)
-
-    async def delete_branch(self, name: str) -> None:
-        """Hides a branch; `undelete_branch` shows it again. NotFound, ReadOnly."""
-        await self._change_refs("branch", lambda refs: plan_delete_branch(refs, name))
-
-    async def rename_branch(self, old: str, new: str) -> None:
-        """Gives a branch another name. NotFound, InvalidName, AlreadyExists, ReadOnly."""
-        await self._change_refs("branch", lambda refs: plan_rename_branch(refs, old, new))
-
-    async def undelete_branch(self, name: str) -> BranchState:
-        """Shows the branch of this name that was deleted last; if it was emptied before, as it was before that.
-
-        Raises:
-            NotFound: No such branch was deleted.
-            AlreadyExists: There is one of that name now.
-        """
-        author = Author(self._publisher.user, f"{self._publisher.user}@{self._publisher.host}")
-
-        async def draft(state: LogState) -> tuple[Draft, BranchMove]:
-            branch = plan_show_branch(state.refs, name)
-            full = await self._last_full_version(branch)
-            if branch.tip is None or full is None or full == branch.tip:
-                move = BranchMove(branch.id, branch.name, branch.tip, branch.version)
-                return Draft("branch", (move,)), move
-            tree = self._objects.read_commit(full).tree
-            message = f"Bring back {name} as it was before it was emptied"
-            commit = write_commit(self._objects, tree, (branch.tip,), author, message, self._publisher.clock())
-            move = BranchMove(branch.id, branch.name, commit, branch.version + 1)
-            return Draft("branch", (move,), inline(self._objects, [commit])), move
-
-        move = await self._model.publish(draft)
-        return BranchState(move.branch, move.name, move.tip, move.version)
-
-    async def _last_full_version(self, branch: BranchState) -> str | None:
-        """The newest version of a branch that holds anything; None if there never was one."""
-        for version in range(branch.version, 0, -1):
-            commit = await self._history.commit_of(branch, version)
-            if await self.list_tree(self._objects.read_commit(commit).tree):
-                return commit
-        return None
-
-    async def create_tag(
-        self, name: str, commit: str, *, message: str | None = None, author: Author | None = None
-    ) -> None:
-        """Makes a tag, annotated if there is a message. InvalidName, AlreadyExists, NotFound for the commit."""
-        self._objects.read_commit(commit)
-        target = commit
-        objects: tuple[tuple[str, bytes, str], ...] = ()
-        if message is not None:
-            who = author or Author(self._publisher.user, f"{self._publisher.user}@{self._publisher.host}")
-            tagger = Signature(who.name, who.email, self._publisher.clock() // NS_PER_S)
-            target = self._objects.write_tag(RawTag(commit, "commit", name, tagger, message))
-            objects = inline(self._objects, [target])
-        await self._change_refs("tag", lambda refs: plan_create_tag(refs, name, target), objects)
-
-    async def delete_tag(self, name: str) -> None:
-        """Removes a tag. NotFound."""
-        await self._change_refs("tag", lambda refs: plan_delete_tag(refs, name))
-
-    async def set_alias(self, name: str, commit: str, *, who: str, why: str) -> None:
-        """Makes or moves an alias. InvalidName, AlreadyExists for a branch's or tag's name, NotFound for the commit."""
-        self._objects.read_commit(commit)
-        await self._change_refs("alias", lambda refs: plan_set_alias(refs, name, commit, who, why))
-
-    async def delete_alias(self, name: str, *, who: str) -> None:
-        """Removes an alias. NotFound."""
-        await self._change_refs("alias", lambda refs: plan_delete_alias(refs, name, who))
-
-    async def _change_refs(
-        self, kind: str, plan: Callable[[Refs], Change], objects: tuple[tuple[str, bytes, str], ...] = ()
-    ) -> Change:
-        async def draft(state: LogState) -> tuple[Draft, Change]:
-            change = plan(state.refs)
-            return Draft(kind, (change,), objects), change
-
-        return await self._model.publish(draft)
 
     # --- whole-model work
 

@@ -276,6 +276,7 @@ async def commit_files(
     base: str | type | None = str,
     message: str = "Change",
     on_attempt: Callable[[Attempt | None], None] | None = None,
+    override_protection: bool = False,
 ) -> object:
     """Publishes changes of top-level files on `base` (default: the tip as known)."""
     state = repository.refs.branch(branch)
@@ -284,7 +285,10 @@ async def commit_files(
     changes = {name: None if data is None else file(data) for name, data in files.items()}
     built = await repository.build_tree(DirChange(ROOT, tree, changes))
     return await repository.publish_commit(
-        CommitRequest(state.id, start, built, AUTHOR, message, f"{branch}-conflict-x", on_attempt=on_attempt)
+        CommitRequest(
+            state.id, start, built, AUTHOR, message, f"{branch}-conflict-x", on_attempt=on_attempt,
+            override_protection=override_protection,
+        )
     )
 
 

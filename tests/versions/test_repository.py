@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mvcfs.errors import AlreadyExists, InvalidName, NotFound, UnknownOutcome
+from mvcfs.errors import AlreadyExists, InvalidName, NotFound, ReadOnly, UnknownOutcome
 from mvcfs.types import DirChange, StoredFile
 from mvcfs.versions.publish import CommitRequest
 from mvcfs.versions.store import Store
@@ -142,6 +142,30 @@ async def test_branches(world: World, tmp_path: Path) -> None:
     assert (await a.undelete_branch("feature")).id == other.id
     b, _ = await open_host(world, tmp_path, "b")
     assert b.refs == a.refs
+
+
+async def test_only_what_overrides_it_publishes_to_a_protected_branch(world: World, tmp_path: Path) -> None:
+    a, _ = await open_host(world, tmp_path, "a")
+    b, _ = await open_host(world, tmp_path, "b")
+    first = await commit_files(a, {b"x": b"one"})
+    assert (await a.protect_branch("main", True)).protected
+    records = a.refs.number
+    assert (await a.protect_branch("main", True)).protected
+    assert a.refs.number == records
+    for refused in (
+        lambda: commit_files(b, {b"x": b"two"}, base=None),
+        lambda: b.delete_branch("main"),
+        lambda: b.rename_branch("main", "other"),
+    ):
+        with pytest.raises(ReadOnly, match="protected"):
+            await refused()
+    assert b.refs.branch("main").tip == first.commit
+    two = await commit_files(b, {b"x": b"two"}, override_protection=True)
+    assert (two.version, two.branch, two.conflict) == (2, "main", False)
+    await a.refresh()
+    assert a.refs.branch("main").protected
+    assert not (await a.protect_branch("main", False)).protected
+    assert (await commit_files(a, {b"x": b"three"})).version == 3
 
 
 async def test_undelete_brings_back_what_was_emptied(world: World, tmp_path: Path) -> None:
