@@ -65,9 +65,9 @@ def log_path(cache_dir: Path, mountpoint: str) -> Path:
 
 
 def hadoop_conf_dir(stores: StoreOptions) -> Path | None:
-    """Hadoop's configuration: the option, else the variable that all Hadoop programs read."""
-    variable = os.environ.get("HADOOP_CONF_DIR")
-    return stores.hadoop_conf_dir or (Path(variable) if variable else None)
+    """Hadoop's configuration: the option, else the variable that all Hadoop programs read. Absolute."""
+    given = stores.hadoop_conf_dir or os.environ.get("HADOOP_CONF_DIR")
+    return Path(os.path.abspath(given)) if given else None
 
 
 def runtime_dir() -> Path:

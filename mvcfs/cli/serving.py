@@ -11,6 +11,7 @@ from typing import Any
 
 import trio
 
+from mvcfs.cli.localstate import hadoop_conf_dir
 from mvcfs.cli.options import StoreOptions
 from mvcfs.cli.stores import open_store
 from mvcfs.config import EngineConfig
@@ -97,6 +98,8 @@ def open_mounted(url: str, stores: StoreOptions, config: EngineConfig) -> MakeFi
         stores: How it is reached.
         config: Of the engine.
     """
+    # Read while this is the user's process: a daemon stands in another directory.
+    stores = replace(stores, hadoop_conf_dir=hadoop_conf_dir(stores))
 
     async def make(nursery: trio.Nursery, invalidator: Invalidator) -> MountedEngine:
         storage = await open_store(url, stores)
