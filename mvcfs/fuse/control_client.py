@@ -46,7 +46,10 @@ def call(
         try:
             connection.connect(os.fspath(path))
         except (FileNotFoundError, ConnectionRefusedError):
-            raise NotFound(f"no mvcfs daemon listens on {path}: it isn't running, or was killed") from None
+            raise NotFound(
+                f"the mvcfs daemon of this mount isn't running, or was killed (nobody listens on {path}): "
+                "`mvcfs mount` it again, which cleans up and finds what was written"
+            ) from None
         except OSError as error:
             raise NotPermitted(f"can't reach the daemon by {path}: {error.strerror}") from None
         _check_server(connection, {os.geteuid(), 0, server_uid})

@@ -139,7 +139,7 @@ async def test_too_many_commands_are_refused(path: Path, monkeypatch: pytest.Mon
 
 
 def test_nobody_listening_is_not_found(path: Path) -> None:
-    with pytest.raises(errors.NotFound, match="no mvcfs daemon"):
+    with pytest.raises(errors.NotFound, match="mvcfs mount"):
         call(path, "ping")
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(path))
