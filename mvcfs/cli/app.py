@@ -17,7 +17,22 @@ from typer.exceptions import TyperException
 from typer.main import get_command
 
 from mvcfs import __version__
-from mvcfs.cli import branch, commit, doctor, exits, fsck, info, init, log, mount, status, tag, umount, undelete
+from mvcfs.cli import (
+    branch,
+    commit,
+    doctor,
+    exits,
+    fsck,
+    git_export,
+    info,
+    init,
+    log,
+    mount,
+    status,
+    tag,
+    umount,
+    undelete,
+)
 from mvcfs.cli.options import Config, Debug, RunState, flatten
 from mvcfs.cli.output import print_error
 from mvcfs.errors import MvcfsError
@@ -56,6 +71,7 @@ _PANELS: tuple[tuple[str, tuple[tuple[Callable[..., Any], str, type[Any] | None]
             (undelete.undelete, undelete.HELP, None),
         ),
     ),
+    ("Exchange with Git", ((git_export.git_export, git_export.HELP, None),)),
     ("Checks", ((fsck.fsck, fsck.HELP, None), (doctor.doctor, doctor.HELP, None))),
 )
 
@@ -99,7 +115,7 @@ def build_app(*, fancy: bool) -> typer.Typer:
     app.callback()(_group)
     for panel, commands in _PANELS:
         for function, text, kind in commands:
-            name = function.__name__
+            name = function.__name__.replace("_", "-")
             app.command(name, cls=kind, help=text, rich_help_panel=panel)(flatten(function))
     return app
 

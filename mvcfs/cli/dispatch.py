@@ -23,6 +23,9 @@ from mvcfs.errors import NotPermitted
 from mvcfs.fuse.control_client import call as call_daemon
 from mvcfs.fuse.mounts import Mount
 from mvcfs.fuse.runtime import find_socket
+from mvcfs.vfs.command_progress import CommandProgress, watched
+
+_PROGRESS_INTERVAL_S = 0.5
 
 Report = Callable[[Mapping[str, Any]], None]
 
@@ -57,10 +60,25 @@ def call(
     if place.mount is not None:
         socket = find_socket(place.mount, runtime_dir())
         return call_daemon(socket, command, args, on_progress=on_progress, server_uid=place.mount.user_id)
-    return trio.run(_call_here, absolute_url(str(place.store)), command, args, stores)
+    return trio.run(_call_here, absolute_url(str(place.store)), command, args, stores, on_progress)
 
 
-async def _call_here(url: str, command: str, args: dict[str, Any], stores: StoreOptions) -> dict[str, Any]:
+async def _call_here(
+    url: str, command: str, args: dict[str, Any], stores: StoreOptions, on_progress: Report | None
+) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix=f"command-{os.getpid()}-", dir=cache_dir(stores)) as folder:
         async with direct_engine(url, stores, Path(folder)) as engine:
-            return dict(await engine.commands[command](args))
+            with watched() as progress:
+                async with trio.open_nursery() as nursery:
+                    if on_progress is not None:
+                        nursery.start_soon(_show, progress, on_progress)
+                    result = await engine.commands[command](args)
+                    nursery.cancel_scope.cancel()
+            return dict(result)
+
+
+async def _show(progress: CommandProgress, on_progress: Report) -> None:
+    while True:
+        await trio.sleep(_PROGRESS_INTERVAL_S)
+        if report := progress.report():
+            on_progress(report)

@@ -24,6 +24,7 @@ from mvcfs.errors import Busy, InvalidArgument, MvcfsError, NotPermitted, NotSup
 from mvcfs.fuse.errnos import leaves, must_pass
 from mvcfs.fuse.served import Command
 from mvcfs.fuse.wire import REQUEST_LIMIT_BYTES, decode_line, encode_error, encode_line
+from mvcfs.vfs.command_progress import CommandProgress, watched
 
 _log = logging.getLogger(__name__)
 
@@ -133,16 +134,17 @@ class ControlServer:
             raise NotSupported(f"this mount has no command {name!r}")
         if not isinstance(args, dict):
             raise InvalidArgument(f"the arguments of {name} must be an object")
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._report, replies)
-            result = await command(args)
-            nursery.cancel_scope.cancel()
+        with watched() as progress:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._report, replies, progress)
+                result = await command(args)
+                nursery.cancel_scope.cancel()
         return result
 
-    async def _report(self, replies: _Replies) -> None:
+    async def _report(self, replies: _Replies, progress: CommandProgress) -> None:
         while True:
             await trio.sleep(PROGRESS_INTERVAL_S)
-            await replies.send({"progress": dict(self._progress())})
+            await replies.send({"progress": progress.report() or dict(self._progress())})
 
 
 class _Replies:

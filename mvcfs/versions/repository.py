@@ -10,7 +10,7 @@ hundred names, merges, walks and packing go to threads of this model's own limit
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,7 +22,7 @@ from mvcfs.types import NS_PER_S, Attributes, BlobContent, DirChange, LargeConte
 from mvcfs.versions import gitattributes
 from mvcfs.versions.check import Problem, check_model
 from mvcfs.versions.commits import CommitPlan
-from mvcfs.versions.export import export_repository
+from mvcfs.versions.export import GitExport
 from mvcfs.versions.history import CommitInfo, History, VersionInfo
 from mvcfs.versions.log_state import LogState
 from mvcfs.versions.publish import Attempt, CommitRequest, Published, Publisher
@@ -297,7 +297,6 @@ class ModelRepository(RefEditing):
         """Everything that is wrong with the model's log, files and Git objects; large files' data is not looked at."""
         return await check_model(self._storage, self._model.log, self._objects, self.state, self._limiter)
 
-    async def export_git(self, directory: Path) -> None:
-        """Writes a bare Git repository with all of the model's Git objects and refs."""
-        export = functools.partial(export_repository, self._objects, self.state, directory)
-        await trio.to_thread.run_sync(export, limiter=self._limiter)
+    def git_export(self, directory: Path, branches: Collection[str] = ()) -> GitExport:
+        """An export to a bare Git repository, of these branches only or of all there is."""
+        return GitExport(self._model, directory, branches)

@@ -127,7 +127,11 @@ async def export(url: str, folder: Path, bare: Path) -> None:
     store = await Store.open(storage)
     publisher = Publisher("host", "user", "test", time.time_ns)
     repository = await store.open_model("m", local_dir=folder / "local", publisher=publisher)
-    await repository.export_git(bare)
+    export = repository.git_export(bare)
+    await export.open()
+    await export.write_objects()
+    await export.write_refs()
+    export.close()
     await storage.aclose()
 
 

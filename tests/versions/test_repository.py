@@ -259,7 +259,11 @@ async def test_real_git_agrees(world: World, tmp_path: Path) -> None:
     await a.create_branch("other/x", a.refs.branch("main").tip)
     await a.delete_branch("other/x")
     target = tmp_path / "out.git"
-    await a.export_git(target)
+    export = a.git_export(target)
+    await export.open()
+    await export.write_objects()
+    await export.write_refs()
+    export.close()
 
     def git(*args: str) -> str:
         done = subprocess.run(["git", "-C", str(target), *args], capture_output=True, text=True, check=False)

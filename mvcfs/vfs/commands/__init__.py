@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from mvcfs.vfs.changes import Json
 from mvcfs.vfs.commands.check import check_store
+from mvcfs.vfs.commands.git_export import GitExportCommands
 from mvcfs.vfs.commands.history import HistoryCommands
 from mvcfs.vfs.commands.refs import RefCommands
 from mvcfs.vfs.commands.state import StateCommands
@@ -39,4 +40,5 @@ def command_table(engine: StoreService) -> Mapping[str, Command]:
         "tag_delete": refs.tag_delete,
         "undelete": refs.undelete,
         "fsck": fsck,
+        "git_export": GitExportCommands(engine).git_export,
     }
