@@ -7,8 +7,12 @@
   attribute to different values theirs stays, but of two times the newer; attributes alone never conflict.
 * A file that one side deleted and the other only touched (its time) is deleted. A file that gave way to a directory, or a
   directory to a file, was deleted and something else was added.
-* Both sides changed the bytes, or one deleted what the other changed, or one made a file where the other made a directory: a
-  conflict. The merged tree holds theirs there, so that what is published stays as it is, and everything else is merged.
+* Small text files are merged by lines. Only a result without a conflict is taken; large files are never merged.
+* What one side renamed and the other changed has the new name and the change, and what the other side added to a directory
+  is in the renamed one: see `mvcfs.versions.rename_alignment`.
+* Both sides changed the bytes, or one deleted what the other changed, or one made a file where the other made a directory, or
+  they gave one thing two new names: a conflict. The merged tree holds theirs there, so that what is published stays as it is,
+  and everything else is merged.
 * A directory is there if both sides have it, empty or not. One that a side deleted goes unless the other side changed
   something in it; then it stays, with what that side changed or added.
 * `.mvcfs-attrs` and the block in `.gitattributes` are derived from the merged directory, never merged as text.
@@ -25,9 +29,12 @@ from dataclasses import dataclass, field, replace
 from mvcfs.types import Attributes, BlobContent, Content, DirChange, FileChange, TreeEntry
 from mvcfs.versions import gitattributes
 from mvcfs.versions.git_format import object_id
+from mvcfs.versions.line_merge import MAX_BYTES, merge_lines
 from mvcfs.versions.objects import GitObjects
+from mvcfs.versions.rename_alignment import Lost, RenamedTwice, Sides, align_renames
 from mvcfs.versions.tree_builder import build_tree
 from mvcfs.versions.tree_diff import list_differing
+from mvcfs.versions.tree_edit import TreeEdit
 from mvcfs.versions.tree_reader import root_attributes
 
 CHANGED_BOTH = "both sides changed it"
@@ -35,6 +42,10 @@ ADDED_BOTH = "both sides added it"
 DELETED_BY_OURS = "changed there, deleted here"
 DELETED_BY_THEIRS = "deleted there, changed here"
 KINDS_DIFFER = "a file on one side, a directory on the other"
+RENAMED_BOTH = "the sides gave it different names"
+
+_ROUNDS = 4
+"""Renames of both sides and of directories in renamed ones are followed one after another, at most so often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +53,12 @@ class MergeConflict:
     """A path that both sides changed differently.
 
     Attributes:
-        path: From the root, names joined by slashes.
+        path: From the root, names joined by slashes; where one side renamed it, its new path.
         kind: What happened, one of this module's constants.
         base: The entry that both started from, None if there was none.
         ours: The entry of our side, None if it is gone.
         theirs: The entry of the published side, None if it is gone; the merged tree holds this.
+        ours_path: Of `RENAMED_BOTH` only: the path that our side gave it; `path` is the one that theirs gave it.
     """
 
     path: bytes
@@ -54,6 +66,7 @@ class MergeConflict:
     base: TreeEntry | None
     ours: TreeEntry | None
     theirs: TreeEntry | None
+    ours_path: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +98,9 @@ class _Node:
     def name(self) -> bytes:
         return self.path.rpartition(b"/")[2]
 
+    def path_of(self, name: bytes) -> bytes:
+        return self.path + b"/" + name if self.path else name
+
 
 def merge_trees(
     objects: GitObjects, base: str | None, ours: str | None, theirs: str | None, *, default_mtime_ns: int = 0
@@ -105,7 +121,34 @@ def merge_trees(
         return MergeResult(theirs)
     if theirs == base:
         return MergeResult(ours)
-    return _Merge(objects, default_mtime_ns).run(base, ours, theirs)
+    sides = Sides(base, ours, theirs)
+    twice: tuple[RenamedTwice, ...] = ()
+    for _ in range(_ROUNDS):
+        merge = _Merge(objects, default_mtime_ns)
+        result = merge.run(sides)
+        aligned = align_renames(objects, sides, merge.lost, default_mtime_ns=default_mtime_ns)
+        if aligned is None:
+            break
+        sides, twice = aligned.sides, (*twice, *aligned.twice)
+    return _with_renamed_twice(objects, result, sides, twice, default_mtime_ns)
+
+
+def _with_renamed_twice(
+    objects: GitObjects, result: MergeResult, sides: Sides, twice: tuple[RenamedTwice, ...], default_mtime_ns: int
+) -> MergeResult:
+    """The result with the conflicts of what both sides renamed, in place of those that its content has."""
+    if not twice:
+        return result
+    base, ours, theirs = [
+        TreeEdit(objects, tree, default_mtime_ns=default_mtime_ns) for tree in (sides.base, sides.ours, sides.theirs)
+    ]
+    conflicts = {conflict.path: conflict for conflict in result.conflicts}
+    for one in twice:
+        path = one.theirs
+        conflicts[path] = MergeConflict(
+            path, RENAMED_BOTH, base.entry(path), ours.entry(path), theirs.entry(path), one.ours
+        )
+    return MergeResult(result.tree, tuple(conflicts[path] for path in sorted(conflicts)))
 
 
 class _Merge:
@@ -116,12 +159,14 @@ class _Merge:
         self._default_mtime_ns = default_mtime_ns
         self._nodes: list[_Node] = []
         self._conflicts: list[MergeConflict] = []
+        self._users_parts: dict[str, bytes] = {}
+        self.lost = Lost()
 
-    def run(self, base: str | None, ours: str | None, theirs: str | None) -> MergeResult:
-        sides = [self._root_attributes(tree) for tree in (base, ours, theirs)]
+    def run(self, trees: Sides) -> MergeResult:
+        sides = [self._root_attributes(tree) for tree in (trees.base, trees.ours, trees.theirs)]
         attributes = _merged_attributes(sides[0], sides[1] or sides[2], sides[2] or sides[1])
         default = Attributes(stat.S_IFDIR | 0o755, 0, 0, self._default_mtime_ns)
-        root = _Node(b"", attributes or default, base, ours, theirs)
+        root = _Node(b"", attributes or default, trees.base, trees.ours, trees.theirs)
         self._nodes.append(root)
         for node in self._nodes:
             self._merge_directory(node)
@@ -141,6 +186,8 @@ class _Merge:
         )
         for name in base.keys() | ours.keys():
             b, o, t = base.get(name), ours.get(name), theirs.get(name)
+            if b is not None and _is_replaced(b, o) and _is_replaced(b, t):
+                self.lost.both.add(node.path_of(name))
             if o in (t, b):
                 continue
             if t == b:
@@ -158,6 +205,10 @@ class _Merge:
                 if o is not None:
                     node.changes[name] = _as_change(o)
                 return
+        if b is not None and _is_replaced(b, o) and not self._is_untouched(b, t):
+            self.lost.ours.add(node.path_of(name))
+        if b is not None and _is_replaced(b, t) and not self._is_untouched(b, o):
+            self.lost.theirs.add(node.path_of(name))
         if self._is_directory_merge(b, o, t):
             self._descend(node, name, b, o, t)
             return
@@ -173,8 +224,7 @@ class _Merge:
         if self._is_untouched(b, t):
             node.changes[name] = _as_change(o)
             return
-        path = node.path + b"/" + name if node.path else name
-        self._conflicts.append(MergeConflict(path, _conflict_kind(b, o, t), b, o, t))
+        self._conflicts.append(MergeConflict(node.path_of(name), _conflict_kind(b, o, t), b, o, t))
 
     def _is_directory_merge(self, b: TreeEntry | None, o: TreeEntry | None, t: TreeEntry | None) -> bool:
         """Whether both sides have a directory there, or one deleted a directory that the other changed inside."""
@@ -193,28 +243,41 @@ class _Merge:
             None if before is None else before.attributes, (o or kept).attributes, (t or kept).attributes
         )
         trees = [None if entry is None else entry.tree for entry in (before, o, t)]
-        path = node.path + b"/" + name if node.path else name
-        made = _Node(path, attributes or kept.attributes, trees[0], trees[1], trees[2], node)
+        made = _Node(node.path_of(name), attributes or kept.attributes, trees[0], trees[1], trees[2], node)
         if o is not None and t is not None and (o.tree == t.tree or trees[0] in (o.tree, t.tree)):
             taken = t if o.tree == t.tree or o.tree == trees[0] else o
             node.changes[name] = DirChange(made.attributes, taken.tree)
             return
         self._nodes.append(made)
 
-    def _merged_content(self, b: TreeEntry | None, o: TreeEntry, t: TreeEntry) -> Content | None:
+    def _merged_content(self, b: TreeEntry | None, o: TreeEntry, t: TreeEntry) -> bytes | Content | None:
         """The content of a file that both sides have, None if it conflicts."""
         ours, theirs = self._content_key(o), self._content_key(t)
         base = None if b is None or _kind(b) != _kind(o) else self._content_key(b)
         if ours in (theirs, base):
             return t.content
-        return o.content if theirs == base else None
+        if theirs == base:
+            return o.content
+        if base is None or not stat.S_ISREG(o.attributes.mode):
+            return None
+        texts = [self._text(content) for content in (base, ours, theirs)]
+        return None if None in texts else merge_lines(*[text for text in texts if text is not None])
+
+    def _text(self, content: Content | None) -> bytes | None:
+        """The bytes of a small file; None for a large one."""
+        if not isinstance(content, BlobContent) or content.size_bytes > MAX_BYTES:
+            return None
+        known = self._users_parts.get(content.oid)
+        return self._objects.read_kind(content.oid, "blob") if known is None else known
 
     def _content_key(self, entry: TreeEntry) -> Content | None:
         """A file's content for comparison: of a `.gitattributes` only the user's part counts."""
         content = entry.content
         if isinstance(content, BlobContent) and content.stripped:
             user = gitattributes.split(self._objects.read_kind(content.oid, "blob")).user
-            return BlobContent(object_id("blob", user), len(user))
+            oid = object_id("blob", user)
+            self._users_parts[oid] = user
+            return BlobContent(oid, len(user))
         return content
 
     def _is_untouched(self, b: TreeEntry | None, side: TreeEntry | None) -> bool:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import random
 import subprocess
+import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,12 +15,14 @@ from hypothesis import strategies as st
 
 from mvcfs.types import Attributes, DirChange, FileChange, LargeContent, TreeEntry
 from mvcfs.versions.git_format import RawCommit, RawEntry, Signature
+from mvcfs.versions.line_merge import merge_lines
 from mvcfs.versions.merge import (
     ADDED_BOTH,
     CHANGED_BOTH,
     DELETED_BY_OURS,
     DELETED_BY_THEIRS,
     KINDS_DIFFER,
+    RENAMED_BOTH,
     MergeResult,
     merge_trees,
 )
@@ -25,6 +30,7 @@ from mvcfs.versions.names import ATTRS_NAME, GITATTRIBUTES
 from mvcfs.versions.objects import GitObjects
 from mvcfs.versions.tree_builder import build_tree
 from mvcfs.versions.tree_reader import list_tree
+from mvcfs.versions.walks import merge_base
 
 DIR = Attributes(0o040755, 0, 0, 1)
 Tree = dict[str, "bytes | LargeContent | FileChange | Tree"]
@@ -224,6 +230,186 @@ def test_both_sides_cross_the_sharding_bound(objects: GitObjects) -> None:
     assert merged.tree == write(objects, {**base, "o": b"", "o2": b"", "t": b""})
 
 
+# --- lines
+
+POEM = b"".join(b"line %d of the poem\n" % number for number in range(9))
+
+
+def poem(**changed: bytes) -> bytes:
+    """The poem with other lines by number (`l3=…`)."""
+    lines = POEM.splitlines(keepends=True)
+    for name, line in changed.items():
+        lines[int(name[1:])] = line
+    return b"".join(lines)
+
+
+def test_lines_of_a_text_are_merged(objects: GitObjects) -> None:
+    merged = merge(objects, {"a": POEM}, {"a": poem(l1=b"ours\n")}, {"a": poem(l7=b"theirs\n")})
+    assert merged.conflicts == ()
+    assert merged.tree == write(objects, {"a": poem(l1=b"ours\n", l7=b"theirs\n")})
+    latin = (b"\xe9\n" + POEM, b"\xe9\n" + poem(l8=b"\xff"), b"\xe8\n" + POEM)
+    merged = merge(objects, *({"a": text} for text in latin))
+    assert merged.tree == write(objects, {"a": b"\xe8\n" + poem(l8=b"\xff")})
+    assert merge_lines(POEM, b"", POEM) == b""
+
+
+def test_a_merged_text_has_the_attributes_of_both(objects: GitObjects) -> None:
+    ours, theirs = file(poem(l1=b"o\n"), 0o100755, mtime_ns=7), file(poem(l7=b"t\n"), mtime_ns=9)
+    merged = merge(objects, {"a": file(POEM)}, {"a": ours}, {"a": theirs})
+    assert merged.tree == write(objects, {"a": file(poem(l1=b"o\n", l7=b"t\n"), 0o100755, mtime_ns=9)})
+
+
+def test_the_users_part_of_gitattributes_is_merged(objects: GitObjects) -> None:
+    sides = (POEM, poem(l1=b"o\n"), poem(l7=b"t\n"))
+    base, ours, theirs = ({".gitattributes": text, "l": large(1)} for text in sides)
+    merged = merge(objects, base, ours | {"l2": large(2)}, theirs | {"l3": large(3)})
+    assert merged.conflicts == ()
+    both = {".gitattributes": poem(l1=b"o\n", l7=b"t\n"), "l": large(1), "l2": large(2), "l3": large(3)}
+    assert merged.tree == write(objects, both)
+
+
+LONG = b"x" * 40_000 + b"\n" + POEM + b"y" * 24_000 + b"\n"
+NOT_BY_LINES: dict[str, tuple[bytes, bytes, bytes]] = {
+    "one line": (POEM, poem(l3=b"ours\n"), poem(l3=b"theirs\n")),
+    "lines side by side": (POEM, poem(l3=b"ours\n"), poem(l4=b"theirs\n")),
+    "no text": (b"\0\n" + POEM, b"\0\n" + poem(l1=b"o\n"), b"\0\n" + poem(l7=b"t\n")),
+    "too large together": (LONG, b"q" * 900 + b"\n" + LONG, LONG + b"z" * 900),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("sides", NOT_BY_LINES.values(), ids=NOT_BY_LINES.keys())
+def test_what_does_not_merge_clean_by_lines_is_a_conflict(objects: GitObjects, sides: tuple[bytes, ...]) -> None:
+    base, ours, theirs = ({"a": text} for text in sides)
+    merged = merge(objects, base, ours, theirs)
+    assert [(conflict.path, conflict.kind) for conflict in merged.conflicts] == [(b"a", CHANGED_BOTH)]
+    assert merged.tree == write(objects, theirs)
+
+
+# --- renames: each is merged both ways round
+
+RENAMES: dict[str, tuple[Tree, Tree, Tree, Tree]] = {
+    "renamed and changed": ({"a": large(1), "k": b""}, {"b": large(1), "k": b""}, {"a": large(2), "k": b""}, {"b": large(2), "k": b""}),
+    "renamed into a new directory": ({"a": large(1)}, {"x": {"y": {"b": large(1)}}}, {"a": large(2)}, {"x": {"y": {"b": large(2)}}}),
+    "renamed, and the mode changed": ({"a": large(1)}, {"b": large(1)}, {"a": file(large(1), 0o100600)}, {"b": file(large(1), 0o100600)}),
+    "a changed text renamed": ({"a": POEM}, {"b": poem(l1=b"o\n")}, {"a": poem(l7=b"t\n")}, {"b": poem(l1=b"o\n", l7=b"t\n")}),
+    "renamed, and deleted": ({"a": large(1)}, {"b": large(1)}, {}, {"b": large(1)}),
+    "renamed the same way": ({"a": large(1)}, {"b": large(1), "o": b""}, {"b": large(1)}, {"b": large(1), "o": b""}),
+    "renamed the same way and changed": ({"a": POEM, "x": b"1"}, {"b": POEM, "x": b"1"}, {"b": poem(l1=b"t\n")}, {"b": poem(l1=b"t\n")}),
+    "a directory renamed, a file added": (
+        {"tmp": {"1": large(1)}},
+        {"end": {"1": large(1)}},
+        {"tmp": {"1": large(1), "2": large(2)}},
+        {"end": {"1": large(1), "2": large(2)}},
+    ),
+    "a directory renamed, more added on both sides": (
+        {"tmp": {"1": large(1), "s": {"x": b"x"}}},
+        {"end": {"1": large(1), "3": b"3", "s": {"x": b"x"}}},
+        {"tmp": {"1": large(1), "2": large(2), "s": {"x": b"x", "y": b"y"}, "n": {"z": b"z"}}},
+        {"end": {"1": large(1), "2": large(2), "3": b"3", "s": {"x": b"x", "y": b"y"}, "n": {"z": b"z"}}},
+    ),
+    "a directory renamed, one below renamed on": (
+        {"d": {"a": large(1), "s": {"b": large(2)}}},
+        {"e": {"a": large(1)}, "f": {"b": large(2)}},
+        {"d": {"a": large(1), "o": b"o", "s": {"b": large(2), "p": b"p"}}},
+        {"e": {"a": large(1), "o": b"o"}, "f": {"b": large(2), "p": b"p"}},
+    ),
+    "a directory renamed, a file in it changed, one deleted": (
+        {"d": {"a": large(1), "b": large(2), "c": large(3)}},
+        {"e": {"a": large(1), "b": large(2), "c": large(3)}},
+        {"d": {"a": large(9), "c": large(3)}},
+        {"e": {"a": large(9), "c": large(3)}},
+    ),
+    "a directory renamed, a file in it renamed": (
+        {"d": {"a": large(1), "b": large(2)}},
+        {"e": {"a": large(1), "b": large(2)}},
+        {"d": {"a": large(1), "z": large(2)}},
+        {"e": {"a": large(1), "z": large(2)}},
+    ),
+    "a directory renamed by both": (
+        {"d": {"a": large(1)}}, {"e": {"a": large(1), "o": b""}}, {"e": {"a": large(1), "t": b""}}, {"e": {"a": large(1), "o": b"", "t": b""}},
+    ),
+    "entries moved into a directory that was there": (
+        {"d": {"a": large(1), "b": large(2)}, "e": {"x": b"x"}},
+        {"e": {"x": b"x", "a": large(1), "b": large(2)}},
+        {"d": {"a": large(1), "b": large(2), "n": b"n"}, "e": {"x": b"x"}},
+        {"e": {"x": b"x", "a": large(1), "b": large(2), "n": b"n"}},
+    ),
+    "an empty directory renamed": ({"d": {}}, {"e": {}}, {"d": {"n": b"n"}}, {"e": {"n": b"n"}}),
+    "the directory is still there": (
+        {"d": {"a": large(1)}}, {"d": {}, "e": {"a": large(1)}}, {"d": {"a": large(1), "n": b"n"}}, {"d": {"n": b"n"}, "e": {"a": large(1)}},
+    ),
+    "each side renamed another": (
+        {"d": {"a": large(1)}, "f": {"a": large(2)}},
+        {"e": {"a": large(1)}, "f": {"a": large(2), "o": b"o"}},
+        {"d": {"a": large(1), "t": b"t"}, "g": {"a": large(2)}},
+        {"e": {"a": large(1), "t": b"t"}, "g": {"a": large(2), "o": b"o"}},
+    ),
+    "an old checkpoint deleted, a new one added": (
+        {"c-1": {"config": b"{}", "model": large(1)}},
+        {"c-2": {"config": b"{}", "model": large(2)}},
+        {"c-1": {"config": b"{}", "model": large(1), "log": b"late"}},
+        {"c-2": {"config": b"{}", "model": large(2)}, "c-1": {"log": b"late"}},
+    ),
+    "both sides' checkpoints come and go": (
+        {"c-1": {"config": b"{}", "model": large(1)}},
+        {"c-2": {"config": b"{}", "model": large(2)}},
+        {"c-3": {"config": b"{}", "model": large(3)}},
+        {"c-2": {"config": b"{}", "model": large(2)}, "c-3": {"config": b"{}", "model": large(3)}},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.parametrize(("base", "ours", "theirs", "wanted"), RENAMES.values(), ids=RENAMES.keys())
+def test_renames_are_followed(
+    objects: GitObjects, base: Tree, ours: Tree, theirs: Tree, wanted: Tree, swapped: bool
+) -> None:
+    merged = merge(objects, base, *((theirs, ours) if swapped else (ours, theirs)))
+    assert merged.conflicts == ()
+    assert merged.tree == write(objects, wanted)
+
+
+def test_two_new_names_are_a_conflict(objects: GitObjects) -> None:
+    merged = merge(objects, {"a": large(1)}, {"b": large(1), "o": b""}, {"c": large(1), "t": b""})
+    (conflict,) = merged.conflicts
+    assert (conflict.kind, conflict.path, conflict.ours_path) == (RENAMED_BOTH, b"c", b"b")
+    assert conflict.ours is not None
+    assert conflict.ours.content == large(1)
+    assert merged.tree == write(objects, {"c": large(1), "o": b"", "t": b""})
+    merged = merge(objects, {"d": {"a": large(1)}}, {"e": {"a": large(1), "o": b""}}, {"f": {"a": large(1)}})
+    (conflict,) = merged.conflicts
+    assert (conflict.kind, conflict.path, conflict.ours_path) == (RENAMED_BOTH, b"f", b"e")
+    assert merged.tree == write(objects, {"f": {"a": large(1), "o": b""}})
+
+
+def test_a_renamed_file_that_both_changed_conflicts_at_its_new_name(objects: GitObjects) -> None:
+    base, ours = {"d": {"a": large(1), "b": large(2)}}, {"d": {"a": large(1), "b": large(3)}}
+    merged = merge(objects, base, ours, {"e": {"a": large(1), "b": large(4)}, "t": b""})
+    assert [(conflict.path, conflict.kind) for conflict in merged.conflicts] == [(b"d/b", DELETED_BY_THEIRS)]
+    base, ours = {"d": {"a": large(9), "b": POEM}}, {"d": {"a": large(9), "b": poem(l1=b"o\n")}}
+    merged = merge(objects, base, ours, {"e": {"a": large(9), "b": poem(l1=b"t\n")}})
+    assert [(conflict.path, conflict.kind) for conflict in merged.conflicts] == [(b"e/b", CHANGED_BOTH)]
+    assert merged.tree == write(objects, {"e": {"a": large(9), "b": poem(l1=b"t\n")}})
+
+
+def test_a_name_that_is_taken_is_left_alone(objects: GitObjects) -> None:
+    merged = merge(
+        objects, {"d": {"a": large(1)}}, {"d": {"a": large(1), "n": b"n"}, "e": {"n": b"other"}}, {"e": {"a": large(1)}}
+    )
+    assert merged.conflicts == ()
+    assert merged.tree == write(objects, {"d": {"n": b"n"}, "e": {"a": large(1), "n": b"other"}})
+
+
+def test_a_renamed_directory_of_any_size_is_not_read(objects: GitObjects) -> None:
+    big: Tree = {"s": {str(number): b"%d" % number for number in range(50)}}
+    base, theirs = write(objects, {"d": big}), write(objects, {"e": big})
+    ours = write(objects, {"d": {**big, "n": b"n"}})
+    wanted = write(objects, {"e": {**big, "n": b"n"}})
+    below = next(entry for entry in entries(objects, base).values()).tree
+    objects.discard([entry.oid for entry in objects.read_tree(str(below)) if entry.name == b"s"])
+    assert merge_trees(objects, base, ours, theirs).tree == wanted
+
+
 # --- against a model: flat paths of files in directories that stay
 
 leaf = st.builds(
@@ -235,9 +421,11 @@ flat = st.dictionaries(
 
 
 def nested(paths: dict[tuple[str, str], FileChange]) -> Tree:
+    """The tree with these files, whose contents tell their paths: nothing looks renamed."""
     tree: Tree = {"d": {}, "e": {}, "f": {}}
     for (folder, name), what in paths.items():
-        tree[folder][name] = what  # type: ignore[index]
+        assert isinstance(what.content, bytes)
+        tree[folder][name] = replace(what, content=f"{folder} {name} ".encode() + what.content)  # type: ignore[index]
     return tree
 
 
@@ -373,3 +561,101 @@ def flattened(tree: dict[bytes, object], prefix: bytes = b"") -> dict[bytes, obj
     for name, what in tree.items():
         found |= flattened(what, prefix + name + b"/") if isinstance(what, dict) else {prefix + name: what}
     return found
+
+
+# --- against git merge-tree over histories
+
+Files = dict[str, list[str]]
+
+
+class GitSide:
+    """What plain Git sees: commits of plain trees, in loose objects."""
+
+    def __init__(self, objects: GitObjects) -> None:
+        self.objects = objects
+        self.written: set[str] = set()
+
+    def commit(self, tree: str, *parents: str) -> str:
+        time_s = 1 + max((self.objects.read_commit(parent).committer.time_s for parent in parents), default=0)
+        who = Signature("a", "a", time_s)
+        made = self.objects.write_commit(RawCommit(tree, parents, who, who, "x"))
+        for oid in self.objects.memory_objects() - self.written:
+            kind, data = self.objects.read(oid)
+            path = self.objects.git_dir / "objects" / oid[:2] / oid[2:]
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(zlib.compress(b"%s %d\0" % (kind.encode(), len(data)) + data, 1))
+            self.written.add(oid)
+        return made
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        git = ["git", "--git-dir", str(self.objects.git_dir), "-c", "merge.renames=false"]
+        done = subprocess.run([*git, *words], capture_output=True, text=True)
+        assert done.returncode in (0, 1), done.stderr
+        return done
+
+
+def plain(objects: GitObjects, files: Files) -> str:
+    tree: Tree = {}
+    for path, lines in files.items():
+        *folders, name = path.split("/")
+        inner = tree
+        for folder in folders:
+            inner = inner.setdefault(folder, {})  # type: ignore[assignment]
+        inner[name] = "".join(lines).encode()
+    return git_tree(objects, tree)
+
+
+def edit(files: Files, rng: random.Random, label: str) -> None:
+    """Changes, adds and deletes some files; what two sides add to one path is sometimes the same."""
+    for number in range(rng.randint(1, 4)):
+        path = f"d{rng.randrange(3)}/{rng.choice(['x', 'y', 's/z'])}{rng.randrange(3)}"
+        what = rng.random()
+        if path not in files:
+            who = label if rng.random() < 0.5 else "both"
+            files[path] = [f"{path} {who} {line}\n" for line in range(rng.choice([3, 12]))]
+        elif what < 0.2:
+            del files[path]
+        else:
+            at = rng.randrange(len(files[path]) + 1)
+            put = [f"{path} {label} {number}\n"] if what < 0.7 else []
+            files[path][at : at + (what < 0.9)] = put
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_histories_merge_as_git_merges_them(objects: GitObjects, seed: int) -> None:
+    rng, git = random.Random(seed), GitSide(objects)
+    files: list[Files] = [{}, {}]
+    edit(files[0], rng, "start")
+    files[1] = {path: list(lines) for path, lines in files[0].items()}
+    tips = [git.commit(plain(objects, files[0]))] * 2
+    clean = conflicts = 0
+    for turn in range(40):
+        for side in (0, 1):
+            for _ in range(rng.randint(1, 2)):
+                edit(files[side], rng, f"{side} {turn}")
+                tips[side] = git.commit(plain(objects, files[side]), tips[side])
+        base = merge_base(objects, *tips)
+        assert base == git.run("merge-base", *tips).stdout.strip()
+        trees = [objects.read_commit(str(commit)).tree for commit in (base, tips[1], tips[0])]
+        merged = merge_trees(objects, *trees)
+        done = git.run("merge-tree", "--write-tree", "--name-only", "--no-messages", "-z", tips[0], tips[1])
+        shown, *names = done.stdout.rstrip("\0").split("\0")
+        assert [conflict.path.decode() for conflict in merged.conflicts] == sorted(set(names) - {""})
+        found = flattened(without_attributes(objects, str(merged.tree)))
+        listed = git.run("ls-tree", "-r", shown).stdout.splitlines()
+        theirs = {line.split("\t")[1].encode(): line.split()[2] for line in listed}
+        for name in names:
+            # Git's file has conflict markers, or what the other side left: ours holds what is published.
+            theirs.pop(name.encode(), None)
+            found.pop(name.encode(), None)
+        assert found == theirs
+        clean, conflicts = clean + (not names), conflicts + bool(names)
+        files[0] = {
+            path.decode(): objects.read_kind(str(oid), "blob").decode().splitlines(keepends=True)
+            for path, oid in flattened(without_attributes(objects, str(merged.tree))).items()
+        }
+        tips[0] = git.commit(plain(objects, files[0]), *tips)
+        if rng.random() < 0.7:
+            tips[1], files[1] = tips[0], {path: list(lines) for path, lines in files[0].items()}
+    assert clean > 3
+    assert conflicts > 3
