@@ -57,7 +57,7 @@ async def check_model(
     """Checks a model as of `state`. Only a store that can't be listed at all raises."""
     listing = await ref_log.listing()
     problems = await _check_log(ref_log, objects, listing, limiter)
-    problems += await _check_files(storage, ref_log.folder.removesuffix("/log"), state)
+    problems += await _check_newest_files(storage, ref_log, state)
     problems += await trio.to_thread.run_sync(functools.partial(_check_objects, objects, state), limiter=limiter)
     return problems
 
@@ -103,12 +103,23 @@ async def _check_log(
 
 
 def _start(listing: Listing, checkpoints: dict[int, LogState]) -> tuple[int, LogState | None]:
-    """The first record that must be there, and the state before it. Record 0 alone outlives a trim."""
-    numbers = set(listing.records)
+    """The first record that must be there, and the state before it.
+
+    Records are trimmed from 1 upwards, and checkpoints after them, so that the log begins at the oldest checkpoint whose
+    records are all there. A record that stands alone below is a ghost.
+    """
+    numbers, newest = set(listing.records), max(checkpoints, default=0)
     oldest = next((number for number in sorted(checkpoints) if number > 0), None)
-    if oldest is None or (1 in numbers and all(number in numbers for number in range(oldest))):
+    if oldest is None or (1 in numbers and (2 in numbers or all(number in numbers for number in range(oldest)))):
         return 0, None
-    return oldest + 1, checkpoints[oldest]
+    real = (number for number in listing.records if 0 < number <= newest and not _stands_alone(number, numbers))
+    first = next(real, newest)
+    begin = next(number for number in sorted(checkpoints) if number >= first - 1)
+    return begin + 1, checkpoints[begin]
+
+
+def _stands_alone(number: int, numbers: set[int]) -> bool:
+    return number - 1 not in numbers and number + 1 not in numbers
 
 
 async def _read_checkpoints(ref_log: RefLog, listing: Listing, problems: list[Problem]) -> dict[int, LogState]:
@@ -165,9 +176,28 @@ def _check_moves(objects: GitObjects, moves: Sequence[tuple[str, BranchState | N
 # --- files
 
 
+async def _check_newest_files(storage: Storage, ref_log: RefLog, state: LogState) -> list[Problem]:
+    """`_check_files`; what is damaged is looked at again if the log has gone on: it may have been joined meanwhile."""
+    path = ref_log.folder.removesuffix("/log")
+    while True:
+        problems = await _check_files(storage, path, state)
+        if all(problem.severity is Severity.NOTE for problem in problems):
+            return problems
+        newest = RefLog(storage, lambda: path)
+        try:
+            await newest.open()
+        except MvcfsError:
+            return problems
+        if newest.state.number == state.number:
+            return problems
+        state = newest.state
+
+
 async def _check_files(storage: Storage, model_path: str, state: LogState) -> list[Problem]:
-    """Every live file must be there at its length; what else is there is left over."""
+    """Every live file must be there at its length; what else is there is left over, unless it waits to be deleted."""
     refs = state.refs
+    waiting = {entry.name for entry in state.condemned}
+    waiting |= {name.removesuffix(".pack") + ".idx" for name in waiting if name.endswith(".pack")}
     live = {
         "git": [*refs.git, *(StoredFile(file.name.removesuffix(".pack") + ".idx", -1) for file in refs.git)],
         "manifests": list(refs.manifests),
@@ -190,7 +220,10 @@ async def _check_files(storage: Storage, model_path: str, state: LogState) -> li
             elif file.size_bytes >= 0 and size != file.size_bytes:
                 message = f"has {size} bytes, {file.size_bytes} are recorded"
                 found.append(Problem(Severity.DAMAGE, f"{model_path}/{file.name}", message))
-        left = [Problem(Severity.NOTE, f"{model_path}/{name}", "no record names it") for name in sorted(sizes)]
+        left = [
+            Problem(Severity.NOTE, f"{model_path}/{name}", "no record names it")
+            for name in sorted(sizes.keys() - waiting)
+        ]
         return found + left
 
     found = await gather([functools.partial(check, folder) for folder in live])

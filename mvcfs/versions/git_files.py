@@ -10,6 +10,7 @@ empties. All on the trio thread, files are read and hashed in threads of their o
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import logging
@@ -25,6 +26,8 @@ from mvcfs.storage.protocol import Storage
 from mvcfs.types import MIB, StoredFile
 from mvcfs.versions.gather import gather
 from mvcfs.versions.objects import GitObjects
+from mvcfs.versions.pack_index import count_objects
+from mvcfs.versions.pack_joining import Joinable, write_joined_pack
 from mvcfs.versions.refs import new_id
 
 log = logging.getLogger(__name__)
@@ -128,16 +131,13 @@ class GitFiles:
         try:
             await gather([functools.partial(self._fetch, file) for file in missing], at_once=8)
         finally:
-            gone = self._remove_others(live)
-            if missing or gone:
-                self._objects.rescan()
+            others = self._others(live)
+            if missing or others:
+                self._objects.rescan(others)
 
-    def _remove_others(self, live: Iterable[StoredFile]) -> bool:
+    def _others(self, live: Iterable[StoredFile]) -> list[Path]:
         keep = {path.name for file in live for path in self._local(file.name)}
-        others = [path for path in self._objects.pack_dir.iterdir() if path.name not in keep]
-        for path in others:
-            path.unlink(missing_ok=True)
-        return bool(others)
+        return [path for path in self._objects.pack_dir.iterdir() if path.name not in keep]
 
     async def _fetch(self, file: StoredFile) -> None:
         """One pack with its index, checked, put in place index last: Git looks for indexes."""
@@ -203,11 +203,32 @@ class GitFiles:
             NotFound: The model was renamed or removed, or an object isn't here.
             Transient: The store failed.
         """
+        return await self._upload(functools.partial(self._objects.write_pack, oids))
+
+    async def upload_joined(self, files: Iterable[StoredFile]) -> StoredFile:
+        """Makes one pack of what several live packs hold, and puts it into the store; for the rest as `upload`.
+
+        Raises:
+            NotFound: The model was renamed or removed, or a pack isn't here any more.
+            CorruptData: A pack is damaged here.
+            Transient: The store failed.
+        """
+        return await self._upload(functools.partial(write_joined_pack, [self._local(file.name)[0] for file in files]))
+
+    def joinable(self, live: Iterable[StoredFile]) -> list[Joinable]:
+        """The live packs that are here, by the number of their objects. For a thread."""
+        found = []
+        for file in live:
+            with contextlib.suppress(OSError, CorruptData):
+                found.append(Joinable(file, count_objects(self._local(file.name)[1])))
+        return found
+
+    async def _upload(self, write: Callable[[Path, str], tuple[Path, Path]]) -> StoredFile:
         last: MvcfsError | None = None
         for _ in range(_UPLOAD_TRIES):
             name = new_id()
-            write = functools.partial(self._objects.write_pack, oids, self._scratch, f"pack-{name}")
-            pack, index = await trio.to_thread.run_sync(write, limiter=self._limiter)
+            make = functools.partial(write, self._scratch, f"pack-{name}")
+            pack, index = await trio.to_thread.run_sync(make, limiter=self._limiter)
             try:
                 await self._send(index, f"git/{name}.idx")
                 await self._send(pack, f"git/{name}.pack")

@@ -141,7 +141,9 @@ def _files(files: tuple[StoredFile, ...], added: tuple[StoredFile, ...], dropped
 
 
 def _condemned(entries: Iterable[Condemned], record: Record) -> tuple[Condemned, ...]:
-    by_name = {entry.name: entry for entry in entries if entry.name not in record.rescue}
+    # What is dropped while it is condemned was deleted; what is dropped and condemned at once is about to be.
+    settled = {*record.rescue, *record.drop}
+    by_name = {entry.name: entry for entry in entries if entry.name not in settled}
     by_name |= {entry.name: entry for entry in record.condemn}
     return tuple(by_name.values())
 

@@ -5,14 +5,18 @@ Packs stand in `objects/pack` of a bare repository, which real Git can open for 
 
 Threading: every method may be called in any thread. Reads go to libgit2's pack backend, which pygit2 calls under the
 GIL, so two never run at once; memory is a dict whose single operations are atomic; `write_pack`, which works without
-the GIL, opens the packs anew for itself. One process at a time.
+the GIL, opens the packs anew for itself. Packs may be removed once others hold their objects: whoever misses something
+looks again if the packs were replaced meanwhile. One process at a time.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
+from threading import Lock
+from typing import TypeVar
 
 import pygit2
 
@@ -29,6 +33,9 @@ from mvcfs.versions.git_format import (
     serialise_tag,
     serialise_tree,
 )
+from mvcfs.versions.pack_index import ids_with_prefix
+
+T = TypeVar("T")
 
 _NUMBER_OF = {"commit": 1, "tree": 2, "blob": 3, "tag": 4}
 _KIND_OF = {number: kind for kind, number in _NUMBER_OF.items()}
@@ -100,6 +107,7 @@ class GitObjects:
             pygit2.init_repository(str(local_dir), bare=True, initial_head="main")
         self.pack_dir.mkdir(parents=True, exist_ok=True)
         self._memory: dict[str, tuple[str, bytes]] = {}
+        self._replacing = Lock()
         self._packs = _Packs(self._objects_dir)
 
     # --- single objects
@@ -115,14 +123,12 @@ class GitObjects:
         if found is not None:
             return found
         try:
-            number, data = self._packs.read(_checked_oid(oid))
-        except KeyError:
+            number, data = self._from_packs(oid, _Packs.read)
+        except NotFound:
             # It may have moved between the two looks.
             if (found := self._memory.get(oid)) is not None:
                 return found
-            raise NotFound(f"Git object {oid} is not in this model") from None
-        except pygit2.GitError as error:
-            raise CorruptData(f"Git object {oid} can't be read: {error}") from error
+            raise
         kind = _KIND_OF[int(number)]
         if object_id(kind, data) != oid:
             raise CorruptData(f"Git object {oid} has other content than its id says")
@@ -150,13 +156,23 @@ class GitObjects:
         found = self._memory.get(oid)
         if found is not None:
             return found[0], len(found[1])
-        try:
-            number, size = self._packs.header(_checked_oid(oid))
-        except KeyError:
-            raise NotFound(f"Git object {oid} is not in this model") from None
-        except pygit2.GitError as error:
-            raise CorruptData(f"Git object {oid} can't be read: {error}") from error
+        number, size = self._from_packs(oid, _Packs.header)
         return _KIND_OF[int(number)], size
+
+    def _from_packs(self, oid: str, look: Callable[[_Packs, pygit2.Oid], T]) -> T:
+        """What the packs say of an object; once more if they were replaced, for one of them may have been removed."""
+        checked, packs = _checked_oid(oid), self._packs
+        while True:
+            try:
+                return look(packs, checked)
+            except (KeyError, pygit2.GitError) as error:
+                with self._replacing:
+                    replaced, packs = packs is not self._packs, self._packs
+                if replaced:
+                    continue
+                if isinstance(error, KeyError):
+                    raise NotFound(f"Git object {oid} is not in this model") from None
+                raise CorruptData(f"Git object {oid} can't be read: {error}") from error
 
     def has(self, oid: str) -> bool:
         """Whether the object is here, in memory or in a pack."""
@@ -164,12 +180,18 @@ class GitObjects:
 
     def in_packs(self, oid: str) -> bool:
         """Whether a pack holds the object."""
-        return self._packs.has(_checked_oid(oid))
+        checked, packs = _checked_oid(oid), self._packs
+        while not packs.has(checked):
+            with self._replacing:
+                replaced, packs = packs is not self._packs, self._packs
+            if not replaced:
+                return False
+        return True
 
     def write(self, kind: str, data: bytes) -> str:
         """Keeps an object in memory unless a pack has it; returns its id."""
         oid = object_id(kind, data)
-        if oid not in self._memory and not self._packs.has(pygit2.Oid(hex=oid)):
+        if oid not in self._memory and not self.in_packs(oid):
             self._memory[oid] = (kind, data)
         return oid
 
@@ -177,7 +199,10 @@ class GitObjects:
         """All ids that start with these hex digits (at least 4), sorted."""
         prefix = prefix.lower()
         found = {oid for oid in list(self._memory) if oid.startswith(prefix)}
-        found.update(oid for oid in self._packs.oids() if oid.startswith(prefix))
+        for index in self.pack_dir.glob("*.idx"):
+            # One that goes meanwhile was joined into another, which is here then.
+            with contextlib.suppress(FileNotFoundError):
+                found.update(ids_with_prefix(index, prefix))
         return sorted(found)
 
     # --- trees, commits, tags
@@ -250,9 +275,12 @@ class GitObjects:
         os.replace(index, self.pack_dir / index.name)
         self._packs.refresh()
 
-    def rescan(self) -> None:
-        """Takes in what was put into or removed from `pack_dir`."""
-        self._packs = _Packs(self._objects_dir)
+    def rescan(self, gone: Iterable[Path] = ()) -> None:
+        """Takes in what was put into `pack_dir`, and removes files from it whose objects other packs hold, if any."""
+        with self._replacing:
+            for path in gone:
+                path.unlink(missing_ok=True)
+            self._packs = _Packs(self._objects_dir)
 
     def packed_objects(self) -> Iterator[str]:
         """Ids of all objects in packs; an object in two packs may come twice."""
@@ -271,6 +299,15 @@ class GitObjects:
         for oid in oids:
             if not self.has(oid):
                 raise NotFound(f"Git object {oid} is not in this model")
+        packs = self._packs
+        try:
+            return self._write_pack(oids, directory, name)
+        except pygit2.GitError as error:
+            if packs is self._packs:
+                raise CorruptData(f"no Git pack can be made: {error}") from error
+            return self._write_pack(oids, directory, name)
+
+    def _write_pack(self, oids: Collection[str], directory: Path, name: str) -> tuple[Path, Path]:
         repository = pygit2.Repository()
         odb = pygit2.Odb()
         odb.add_backend(_MemoryBackend(dict(self._memory)), 2)
@@ -280,7 +317,7 @@ class GitObjects:
         for oid in sorted(oids):
             builder.add(pygit2.Oid(hex=oid))
         scratch = directory / f"{name}.tmp"
-        scratch.mkdir()
+        scratch.mkdir(exist_ok=True)
         builder.write(str(scratch))
         (made,) = scratch.glob("*.pack")
         pack, index = directory / f"{name}.pack", directory / f"{name}.idx"

@@ -42,7 +42,7 @@ from mvcfs.storage.protocol import Storage
 from mvcfs.types import Author, StoredFile
 from mvcfs.versions.checkpoint import encode_checkpoint
 from mvcfs.versions.log_state import LogState, StoredRecord
-from mvcfs.versions.records import InlineObject, Record, RefChange, encode_record
+from mvcfs.versions.records import Condemned, InlineObject, Record, RefChange, encode_record
 from mvcfs.versions.reflog import Fate, RefLog, checkpoint_name, record_name, temporary_name
 from mvcfs.versions.refs import new_id
 
@@ -161,6 +161,8 @@ class Draft:
     git: tuple[StoredFile, ...] = ()
     manifests: tuple[StoredFile, ...] = ()
     packs: tuple[StoredFile, ...] = ()
+    drop: tuple[str, ...] = ()
+    condemn: tuple[Condemned, ...] = ()
     commit: str = ""
     branch: str = ""
 
@@ -183,6 +185,8 @@ class Draft:
             git=self.git,
             manifests=self.manifests,
             packs=self.packs,
+            drop=self.drop,
+            condemn=self.condemn,
         )
 
 

@@ -92,10 +92,17 @@ RefChange = BranchMove | BranchHide | BranchDrop | TagChange | AliasChange
 
 @dataclass(frozen=True, slots=True)
 class Condemned:
-    """A store file that may be deleted after `until_ns`."""
+    """A store file that may be deleted after `until_ns`.
+
+    Attributes:
+        name: The file.
+        until_ns: When, ns since 1970.
+        joined: All that it holds is in other live files, so that nobody needs it any more: it may go earlier.
+    """
 
     name: str
     until_ns: int
+    joined: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,12 +337,13 @@ def files_json(files: tuple[StoredFile, ...]) -> list[list[object]]:
 def parse_condemned(value: object, where: str) -> Condemned:
     """An item of `condemn`."""
     fields = Fields(value, where)
-    return Condemned(_parse_file_name(fields.text("name"), where), fields.integer("until_ns"))
+    return Condemned(_parse_file_name(fields.text("name"), where), fields.integer("until_ns"), fields.flag("joined"))
 
 
 def condemned_json(entry: Condemned) -> dict[str, Any]:
     """A condemned file as it stands in a record."""
-    return {"name": entry.name, "until_ns": entry.until_ns}
+    value: dict[str, Any] = {"name": entry.name, "until_ns": entry.until_ns}
+    return value | {"joined": True} if entry.joined else value
 
 
 def _parse_pair(value: object, where: str) -> tuple[int, int]:

@@ -32,6 +32,7 @@ from mvcfs.versions.revisions import Resolver
 from mvcfs.versions.synced import SyncedModel
 from mvcfs.versions.tree_builder import build_tree
 from mvcfs.versions.tree_reader import TreeReader, root_attributes
+from mvcfs.versions.upkeep import Upkeep
 from mvcfs.versions.walks import large_contents, memory_closure
 
 T = TypeVar("T")
@@ -41,7 +42,11 @@ _BULK_THREADS = 4
 
 
 class ModelRepository(RefEditing):
-    """A model, open for reading and publishing."""
+    """A model, open for reading and publishing.
+
+    Attributes:
+        upkeep: Keeps the model light; to be run now and then by whoever publishes.
+    """
 
     def __init__(self, storage: Storage, name: str, local_dir: Path, publisher: Publisher) -> None:
         """Use `open`."""
@@ -49,6 +54,7 @@ class ModelRepository(RefEditing):
         self._name = name
         model = SyncedModel(storage, lambda: self.path, local_dir, publisher)
         super().__init__(model, History(model.objects), publisher)
+        self.upkeep = Upkeep(storage, model, publisher.clock)
         self._trees = TreeReader(self._objects)
         self._resolver = Resolver(self._objects, self._history)
         self._limiter = trio.CapacityLimiter(_BULK_THREADS)

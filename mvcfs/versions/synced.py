@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import trio
 
-from mvcfs.errors import MvcfsError, UnknownOutcome
+from mvcfs.errors import CorruptData, MvcfsError, UnknownOutcome
 from mvcfs.storage.protocol import Storage
 from mvcfs.versions.git_files import GitFiles
 from mvcfs.versions.log_state import LogState
@@ -35,6 +35,7 @@ class SyncedModel:
         objects: The model's Git objects.
         files: Their packs, here and in the store.
         log: The log's reader, which may be ahead of `state` for a moment.
+        on_published: Called when a record of ours was published.
     """
 
     state: LogState
@@ -50,11 +51,12 @@ class SyncedModel:
         self._publish_lock = trio.Lock()
         self._inline_oids: frozenset[str] = frozenset()
         self._unsettled: tuple[Attempt, bool] | None = None
+        self.on_published: Callable[[], None] | None = None
 
     async def open(self) -> None:
         """Reads the log and fetches the Git packs. NotFound, CorruptData, UnsupportedFormat, Transient."""
         await self.log.open()
-        await self._take_in()
+        await self._take_in_newest()
 
     async def refresh(self) -> bool:
         """Takes in what others have published; True if the state changed.
@@ -66,7 +68,16 @@ class SyncedModel:
         """
         async with self._sync_lock:
             await self.log.refresh()
-            return await self._take_in()
+            return await self._take_in_newest()
+
+    async def _take_in_newest(self) -> bool:
+        """`_take_in`, again with what is new as long as a Git pack is missing: it may have been joined into another."""
+        while True:
+            try:
+                return await self._take_in()
+            except CorruptData:
+                if not await self.log.refresh():
+                    raise
 
     async def _take_in(self) -> bool:
         """Makes the log's state ours, once its objects are here. Under the sync lock."""
@@ -121,6 +132,8 @@ class SyncedModel:
                         await self._take_in_own(draft)
                         await self._writer.write_checkpoint_if_due()
                 if stored is not None:
+                    if self.on_published is not None:
+                        self.on_published()
                     return result
                 lost += 1
                 await self._writer.back_off(lost)

@@ -21,6 +21,7 @@ from mvcfs.versions.refs import BranchState
 from mvcfs.vfs.adopt import Invalidation, adopt
 from mvcfs.vfs.committer import Committer, settle_attempt, take_merge_base
 from mvcfs.vfs.freeze import holds_nothing_versioned
+from mvcfs.vfs.housekeeping import Housekeeping
 from mvcfs.vfs.overlay import Overlay
 from mvcfs.vfs.replay import replay
 from mvcfs.vfs.settle import Settler
@@ -72,6 +73,9 @@ class OpenModel:
         self.branches: dict[str, Branch] = {}
         self._services = services
         self._opening = trio.Lock()
+        self._housekeeping = Housekeeping(data)
+        if services.overlay is not None and not services.config.read_only:
+            self._housekeeping.start(services.nursery)
 
     @property
     def name(self) -> str:
@@ -221,4 +225,5 @@ class OpenModel:
             with trio.move_on_after(_LAST_PUBLISH_S):
                 async with branch.committer.lock:
                     pass
+        await self._housekeeping.aclose()
         await self.data.content.aclose()
