@@ -15,12 +15,14 @@ from mvcfs.cli.place import locate
 
 HELP = """Make a version of a branch as it stands at this instant, open files included.
 
-Returns when the version is durable in the store.
+Returns when the version is durable in the store. With --to-branch the changes become the first version of a new
+branch, and leave the one they were made in.
 
 \b
 Examples:
   mvcfs commit /models/llama/main -m "Best run so far"
   mvcfs commit . -m "Fix the tokenizer" --json
+  mvcfs commit /models/llama/main -m "Try this" --to-branch exp
 """
 
 
@@ -33,6 +35,12 @@ def commit(
     author: Annotated[
         str | None, typer.Option("--author", metavar="'NAME <EMAIL>'", help="Attribute it to somebody else.")
     ] = None,
+    override_protection: Annotated[
+        bool, typer.Option("--override-protection", help="Publish even to a protected branch.")
+    ] = False,
+    to_branch: Annotated[
+        str | None, typer.Option("--to-branch", metavar="NAME", help="Move the changes to a new branch.")
+    ] = None,
 ) -> None:
     """Commits the branch that `path` is in."""
     place = locate(path, None)
@@ -40,6 +48,10 @@ def commit(
     args: dict[str, Any] = {**place.target(), "message": message, "uid": os.getuid()}
     if author is not None:
         args["author"] = author
+    if override_protection:
+        args["override_protection"] = True
+    if to_branch is not None:
+        args["to_branch"] = to_branch
     with Progress("commit", quiet=output.json) as progress:
         result = call(place, "commit", args, stores, on_progress=progress.update)
     if output.json:

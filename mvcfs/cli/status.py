@@ -107,6 +107,8 @@ def _row(model: Mapping[str, Any]) -> tuple[str, ...]:
     notes = [f"conflict: see branch {model['conflict_branch']}"] if model.get("conflict_branch") else []
     if model.get("deleted"):
         notes.append("deleted elsewhere")
+    if model.get("protected"):
+        notes.append("protected: the changes wait, see mvcfs commit --help" if changed else "protected")
     if model.get("last_error"):
         notes.append(f"error{_since(model.get('error_since_s'))}: {model['last_error']}")
     return (

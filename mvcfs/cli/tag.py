@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -48,7 +50,7 @@ def tag(
         return
     args["name"] = name
     if not delete:
-        args |= {"revision": revision, "message": message}
+        args |= {"revision": revision, "message": message, "uid": os.getuid()}
     result = call(place, "tag_delete" if delete else "tag_create", args, stores)
     if output.json:
         print_json(result)
@@ -60,5 +62,20 @@ def _list(result: dict[str, Any], output: OutputOptions) -> None:
     if output.json:
         print_json(result)
         return
-    rows = [(str(e["tag"]), str(e.get("commit") or "")[:10], format_time(e["time_ns"])) for e in result["tags"]]
-    print_table(("tag", "commit", "time (UTC)"), rows)
+    print_table(("tag", "version", "commit", "time (UTC)", "tagger", "message"), [_row(each) for each in result["tags"]])
+
+
+def _row(tag: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        str(tag["tag"]),
+        show_version(tag),
+        str(tag["commit"])[:10],
+        format_time(tag.get("tagged_ns") or tag["time_ns"]),
+        str(tag.get("tagger") or ""),
+        (str(tag.get("message") or "").splitlines() or [""])[0],
+    )
+
+
+def show_version(row: Mapping[str, Any]) -> str:
+    """A version as people write it: `main@42`; nothing for a commit that is none."""
+    return "" if row.get("version") is None else f"{row['branch']}@{row['version']}"

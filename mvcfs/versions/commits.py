@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 import trio
 
-from mvcfs.errors import AlreadyExists, CorruptData, InvalidName, ReadOnly
+from mvcfs.errors import AlreadyExists, CorruptData, InvalidName
 from mvcfs.storage.protocol import Storage
 from mvcfs.types import NS_PER_S, Author, StoredFile
 from mvcfs.versions.gather import gather
@@ -27,7 +27,7 @@ from mvcfs.versions.merge import merge_trees
 from mvcfs.versions.objects import GitObjects
 from mvcfs.versions.publish import CommitRequest, Draft, Published
 from mvcfs.versions.records import BranchMove
-from mvcfs.versions.ref_plans import plan_create_branch
+from mvcfs.versions.ref_plans import plan_create_branch, protected_error
 from mvcfs.versions.refs import BranchState, Refs, new_id
 from mvcfs.versions.walks import is_first_parent_ancestor, memory_closure
 
@@ -100,17 +100,18 @@ class CommitPlan:
 
         Raises:
             ReadOnly: The branch is protected, and the request doesn't override that.
+            AlreadyExists: The branch to be made for it is there.
             NotFound: The model was renamed or removed, or an object is missing.
             CorruptData: An object is damaged.
             Transient: The store failed.
         """
         branch = state.refs.branch_by_id(self._request.branch)
+        if self._request.aside:
+            return await self._aside(state)
         if branch is None or branch.deleted:
             return await self._conflict(state, None)
         if branch.protected and not self._request.override_protection:
-            raise ReadOnly(
-                f"branch {branch.name!r} is protected: use `mvcfs merge`, or `mvcfs commit --override-protection`"
-            )
+            raise protected_error(branch.name)
         tree, merged = self._request.tree, False
         if branch.tip is not None:
             tip_tree = self._objects.read_commit(branch.tip).tree
@@ -138,6 +139,14 @@ class CommitPlan:
         merge = functools.partial(merge_trees, self._objects, base, self._request.tree, theirs)
         result = await trio.to_thread.run_sync(merge, limiter=self._limiter)
         return result.tree or theirs, bool(result.conflicts)
+
+    async def _aside(self, state: LogState) -> tuple[Draft, Published]:
+        """Our whole tree on a new branch, which starts with what the changes were made on."""
+        request = self._request
+        move = plan_create_branch(state.refs, new_id(), request.conflict_branch, None)
+        commit = self._write(request.tree, request.base)
+        draft = await self._draft(state, [(BranchState(move.branch, move.name, None, 0), commit)])
+        return draft, Published(commit, request.tree, 1, move.name, aside=True)
 
     async def _conflict(self, state: LogState, rest: tuple[BranchState, str] | None) -> tuple[Draft | None, Published]:
         """Our whole tree on the conflict branch, and `rest`, what could be joined, on the branch itself."""

@@ -18,7 +18,7 @@ from mvcfs.errors import Conflict, CorruptData, NotFound
 from mvcfs.types import Author
 from mvcfs.versions.git_format import RawCommit
 from mvcfs.versions.objects import GitObjects
-from mvcfs.versions.refs import BranchState
+from mvcfs.versions.refs import BranchState, Refs
 
 _STEPS_AT_LEAST = 256
 _TRAILER = re.compile(r"([A-Za-z0-9-]+): (.*)")
@@ -66,6 +66,14 @@ class CommitInfo:
     def subject(self) -> str:
         """The message's first line."""
         return self.message.partition("\n")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class VersionPlace:
+    """Where a version stands: `branch@version`."""
+
+    branch: str
+    version: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +191,19 @@ class History:
             line = await self._line(branch, 1)
         number = line.numbers.get(commit, 0)
         return number if number >= 1 else None
+
+    async def place_of(self, refs: Refs, commit: str, prefer: str | None = None) -> VersionPlace | None:
+        """Which version of which branch a commit is; of the preferred branch, the default one or the first by name.
+
+        None if no branch has it as a version.
+        """
+        default = refs.default_branch()
+        first = [name for name in (prefer, None if default is None else default.name) if name is not None and name in refs.branches]
+        for name in dict.fromkeys([*first, *refs.branches]):
+            version = await self.version_of(refs.branches[name], commit)
+            if version is not None:
+                return VersionPlace(name, version)
+        return None
 
     async def leads_to(self, branch: BranchState, commit: str) -> bool:
         """Whether a commit is a version of the branch, or one that the branch started from."""

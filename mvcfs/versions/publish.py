@@ -110,6 +110,7 @@ class CommitRequest:
         on_attempt: Told before each rename what is tried, and None once its outcome is known.
         merge_base: The tree that the changes were made on, where it isn't that of `base`.
         override_protection: Publish even if the branch is protected.
+        aside: Publish to a branch that is made for it, named by `conflict_branch`, whatever `branch` says.
     """
 
     branch: str
@@ -123,6 +124,7 @@ class CommitRequest:
     on_attempt: OnAttempt | None = None
     merge_base: str | None = None
     override_protection: bool = False
+    aside: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +138,7 @@ class Published:
         branch: The branch's name: another than asked for after a conflict.
         merged: Others' changes are in the tree as well.
         conflict: The commit went to the conflict branch.
+        aside: It went to a branch that was made for it, as asked.
         unchanged: The tip held all this already; nothing was published.
         joined: After a conflict, the commit that brought everything else to the branch asked for, if there was any.
     """
@@ -146,6 +149,7 @@ class Published:
     branch: str
     merged: bool = False
     conflict: bool = False
+    aside: bool = False
     unchanged: bool = False
     joined: str | None = None
 

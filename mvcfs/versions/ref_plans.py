@@ -35,6 +35,11 @@ def _check_free(refs: Refs, name: str, what: str, *, but: str | None = None) -> 
             raise AlreadyExists(f"{name!r} and {other!r} can't both be a {kind}: one is a directory of the other")
 
 
+def protected_error(branch: str) -> ReadOnly:
+    """The refusal of a publish to a protected branch."""
+    return ReadOnly(f"branch {branch!r} is protected: use `mvcfs merge`, or `mvcfs commit --override-protection`")
+
+
 def _changeable(branch: BranchState) -> BranchState:
     if branch.protected:
         raise ReadOnly(f"branch {branch.name!r} is protected; `mvcfs branch --unprotect` lifts that")

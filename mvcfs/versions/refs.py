@@ -34,7 +34,7 @@ class BranchState:
         tip: The commit of its newest version; None: it has none yet.
         version: That version's number; 0 without a tip.
         deleted: Hidden, its versions are kept.
-        protected: Refuses commits, deletion and renaming.
+        protected: Refuses deletion, renaming, and commits but those that override it.
     """
 
     id: str
@@ -90,6 +90,10 @@ class Refs:
         if found is None:
             raise NotFound(f"no branch {name!r}; {listed('there is', 'there are', self.branches)}")
         return found
+
+    def default_branch(self) -> BranchState | None:
+        """The branch that others are compared with: `main`, where there is none the first by name."""
+        return self.branches.get("main") or next(iter(self.branches.values()), None)
 
     def branch_by_id(self, branch_id: str) -> BranchState | None:
         """The branch with this id, visible or deleted."""

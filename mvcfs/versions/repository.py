@@ -22,14 +22,16 @@ from mvcfs.types import NS_PER_S, Attributes, BlobContent, DirChange, LargeConte
 from mvcfs.versions import gitattributes
 from mvcfs.versions.check import Problem, check_model
 from mvcfs.versions.commits import CommitPlan
+from mvcfs.versions.divergence import Divergence, Known, divergence
 from mvcfs.versions.export import GitExport
-from mvcfs.versions.history import CommitInfo, History, VersionInfo
+from mvcfs.versions.history import CommitInfo, History, VersionInfo, VersionPlace
 from mvcfs.versions.log_state import LogState
 from mvcfs.versions.publish import Attempt, CommitRequest, Published, Publisher
 from mvcfs.versions.ref_editing import RefEditing
 from mvcfs.versions.refs import Refs
 from mvcfs.versions.revisions import Resolver
 from mvcfs.versions.synced import SyncedModel
+from mvcfs.versions.tags import TagInfo, read_tag
 from mvcfs.versions.tree_builder import build_tree
 from mvcfs.versions.tree_reader import TreeReader, root_attributes
 from mvcfs.versions.upkeep import Upkeep
@@ -214,6 +216,30 @@ class ModelRepository(RefEditing):
     async def version_of(self, branch: str, commit: str) -> int | None:
         """Which version of the branch a commit is; None if it is none. NotFound for the branch."""
         return await self._history.version_of(self.refs.branch(branch), commit)
+
+    async def place_of(self, commit: str, *, prefer: str | None = None) -> VersionPlace | None:
+        """Which version of which branch a commit is, see `History.place_of`."""
+        return await self._history.place_of(self.refs, commit, prefer)
+
+    async def divergences(self, branch: str | None) -> dict[str, Divergence]:
+        """How far each branch and this one went apart, by name; without branches that have no version."""
+        base = None if branch is None else self.refs.branch(branch).tip
+        tips = {} if base is None else {state.name: state.tip for state in self.refs.branches.values()}
+
+        def compare() -> dict[str, Divergence]:
+            known: Known = {}
+            return {
+                name: divergence(self._objects, tip, base, known)
+                for name, tip in tips.items()
+                if tip is not None and base is not None
+            }
+
+        return await self._read(compare, small=False)
+
+    async def tags(self) -> list[TagInfo]:
+        """The tags by name. CorruptData."""
+        targets = self.refs.tags
+        return await self._read(lambda: [read_tag(self._objects, *item) for item in targets.items()], small=False)
 
     async def commits_matching(self, prefix: str) -> str:
         """The one commit of this model whose id starts so. NotFound, Conflict if there are several."""

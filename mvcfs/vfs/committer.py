@@ -24,6 +24,7 @@ from mvcfs.content.upload import Upload
 from mvcfs.types import Author, DirChange, FileChange
 from mvcfs.versions.pointer import is_pointer
 from mvcfs.versions.publish import Attempt, CommitRequest, Published
+from mvcfs.versions.ref_plans import plan_create_branch, protected_error
 from mvcfs.vfs.adopt import Invalidation, adopt
 from mvcfs.vfs.freeze import Plan, PlannedDir, PlannedFile, freeze
 from mvcfs.vfs.messages import Writer, author_of, describe_changes, trailers, with_trailers
@@ -57,6 +58,22 @@ class CommitOutcome:
     conflict: bool = False
     left_out: int = 0
     ignored: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where a commit made by hand goes.
+
+    Attributes:
+        new_branch: A branch to be made for it, from what its own branch stood on; that one then shows its tip again.
+        override_protection: To its own branch even if that is protected.
+    """
+
+    new_branch: str | None = None
+    override_protection: bool = False
+
+
+OWN_BRANCH = Destination()
 
 
 @dataclass(slots=True)
@@ -99,6 +116,7 @@ class Committer:
         message: str | None = None,
         author: Author | None = None,
         writer: Writer | None = None,
+        destination: Destination = OWN_BRANCH,
     ) -> CommitOutcome:
         """Makes one version of what `hold_back` lets through.
 
@@ -107,11 +125,14 @@ class Committer:
             message: The user's message; None lets the version say what changed.
             author: Who; None stands for the last writer.
             writer: The process that wrote last.
+            destination: Where it goes.
 
         Returns:
             What became of it. The version is durable in the store.
 
         Raises:
+            ReadOnly: The branch is protected, and the destination doesn't override that.
+            AlreadyExists: The branch to be made for it is there.
             StorageError: The store failed; nothing is lost, the changes are still in the overlay.
             CorruptData: A base that the changes stand on can't be read.
         """
@@ -121,19 +142,20 @@ class Committer:
             await settle_attempt(self.tree)
             plan = freeze(self.tree, hold_back=hold_back)
             try:
-                outcome = await self._commit(plan, message, author, writer)
+                outcome = await self._commit(plan, message, author, writer, destination)
             finally:
                 self.progress = CommitProgress()
                 plan.release()
         return outcome
 
     async def _commit(
-        self, plan: Plan, message: str | None, author: Author | None, writer: Writer | None
+        self, plan: Plan, message: str | None, author: Author | None, writer: Writer | None, destination: Destination
     ) -> CommitOutcome:
         tree = self.tree
         root = tree.root
         if not root.changed or (message is None and plan.only_times()):
             return self._unchanged(plan)
+        self._check_destination(destination)
         known = {name: root.has_base(name) for name in plan.root.entries}
         subject = message if message is not None else describe_changes(plan.root, known)
         upload = tree.model.content.upload()
@@ -163,9 +185,11 @@ class Committer:
                 message=with_trailers(subject, trailers(writer, self.host)),
                 manifests=manifests,
                 packs=packs,
-                conflict_branch=f"{tree.branch_name}-conflict-{self.host}",
+                conflict_branch=destination.new_branch or f"{tree.branch_name}-conflict-{self.host}",
                 on_attempt=note,
                 merge_base=tree.merge_base,
+                override_protection=destination.override_protection,
+                aside=destination.new_branch is not None,
             )
             published = await tree.model.repository.publish_commit(request)
         except BaseException:
@@ -175,6 +199,16 @@ class Committer:
         with trio.CancelScope(shield=True):
             outcome = await self._settle(plan, published, oid)
         return outcome  # noqa: RET504 - a CancelScope may swallow, so the return stands outside
+
+    def _check_destination(self, destination: Destination) -> None:
+        """Refuses at once what the publish would refuse, before anything is uploaded."""
+        refs = self.tree.model.repository.refs
+        if destination.new_branch is not None:
+            plan_create_branch(refs, self.tree.branch_id, destination.new_branch, None)
+            return
+        state = refs.branch_by_id(self.tree.branch_id)
+        if state is not None and state.protected and not destination.override_protection:
+            raise protected_error(state.name)
 
     def _unchanged(self, plan: Plan) -> CommitOutcome:
         state = self.tree.model.repository.refs.branch_by_id(self.tree.branch_id)
@@ -239,11 +273,12 @@ class Committer:
         tree = self.tree
         repository = tree.model.repository
         tree.model.content.set_live(repository.refs.manifests, repository.refs.packs)
-        if published.conflict:
-            log.error(
-                "%s/%s: another host changed the same files; what was written here is on the branch %s now",
-                tree.model.name, tree.branch_name, published.branch,
-            )  # fmt: skip
+        if published.aside or published.conflict:
+            if published.conflict:
+                log.error(
+                    "%s/%s: another host changed the same files; what was written here is on the branch %s now",
+                    tree.model.name, tree.branch_name, published.branch,
+                )  # fmt: skip
             state = repository.refs.branch_by_id(tree.branch_id)
             tip = None if state is None else state.tip
             root_tree = None if tip is None else (await repository.commit_info(tip)).tree

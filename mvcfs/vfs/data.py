@@ -86,6 +86,7 @@ class NodeData:
     async def _change(self, node: Node, change: Callable[[StagedFile], Awaitable[None]]) -> None:
         """Changes a file's staged bytes; again where a version took them away while the change waited."""
         while True:
+            self._tree.check_unprotected()
             if node.staged is None:
                 await self.stage(node)
             staged = node.staged

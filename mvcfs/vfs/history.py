@@ -80,7 +80,9 @@ class HistoryTree:
                 return self._level(kind, full + "/", known, find)
             raise NotFound(f"{self.model.name} has no {full} among its {kind}")
 
-        return self._dir(f"{kind}/{prefix}", names, child)
+        level = self._dir(f"{kind}/{prefix}", names, child)
+        self.model.shown.add(kind, prefix, level.ino)
+        return level
 
     async def _versions(self, branch: str) -> Inode:
         """The directory of a branch's versions."""

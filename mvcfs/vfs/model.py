@@ -25,6 +25,7 @@ from mvcfs.vfs.housekeeping import Housekeeping
 from mvcfs.vfs.overlay import Overlay
 from mvcfs.vfs.replay import replay
 from mvcfs.vfs.settle import Settler
+from mvcfs.vfs.shown_names import ShownNames
 from mvcfs.vfs.sources import ModelData
 from mvcfs.vfs.worktree import WorkingTree
 
@@ -66,11 +67,19 @@ class Services:
 
 
 class OpenModel:
-    """A model that somebody looked at."""
+    """A model that somebody looked at.
+
+    Attributes:
+        data: Its stored content and trees.
+        branches: The working trees that were looked at, by branch id.
+        shown: The directories that show names of its refs.
+    """
 
     def __init__(self, data: ModelData, services: Services) -> None:
         self.data = data
         self.branches: dict[str, Branch] = {}
+        self.shown = ShownNames()
+        self.shown.changes(data.repository.refs)
         self._services = services
         self._opening = trio.Lock()
         self._housekeeping = Housekeeping(data)
@@ -129,6 +138,7 @@ class OpenModel:
             take_merge_base(tree, row.merge_base)
             await settle_attempt(tree)
             settler.note_replayed()
+        settler.set_protected(state.protected)
         scope = trio.CancelScope()
         branch = Branch(tree, committer, settler, scope)
         if not services.config.read_only:
@@ -158,7 +168,9 @@ class OpenModel:
         return changed
 
     async def follow(self) -> None:
-        """Moves working trees without changes to their branches' tips."""
+        """Makes what is shown what the refs say: names, protection, and the tips of branches without changes here."""
+        refs = self.data.repository.refs
+        self._services.on_invalid(self.shown.changes(refs))
         for branch in list(self.branches.values()):
             state = self.data.repository.refs.branch_by_id(branch.tree.branch_id)
             if state is None or state.deleted:
@@ -166,6 +178,7 @@ class OpenModel:
                 continue
             branch.tree.deleted = False
             branch.tree.branch_name = state.name
+            branch.settler.set_protected(state.protected)
             if state.tip == branch.tree.base_commit or branch.committer.lock.locked():
                 continue
             await self._follow(branch, state)
@@ -212,6 +225,9 @@ class OpenModel:
         """One last version of every branch with changes, without waiting for quiet."""
         for branch in list(self.branches.values()):
             if branch.tree.root.changed and not branch.tree.deleted:
+                if branch.tree.protected:
+                    log.warning("%s/%s is protected: its changes stay in the overlay", self.name, branch.tree.branch_name)
+                    continue
                 try:
                     await branch.settler.commit_last()
                 except MvcfsError as error:

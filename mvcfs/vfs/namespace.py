@@ -135,6 +135,7 @@ class Namespace:
         await self._tree.find_all_names(node)
         if self._tree.loaded_child(directory, name) is not node:
             return await self.unlink(directory, name, caller)
+        self._tree.check_unprotected()
         path = self._tree.join(directory, name)
         with self._tree.overlay.transaction():
             self._drop_name(directory, name, node)
@@ -171,6 +172,7 @@ class Namespace:
         await self._tree.load(node)
         if self._tree.loaded_child(directory, name) is not node:
             return await self.rmdir(directory, name, caller)
+        self._tree.check_unprotected()
         self._check_empty(node)
         path = self._tree.join(directory, name)
         with self._tree.overlay.transaction():
@@ -272,6 +274,7 @@ class Namespace:
                 return node, old
 
     def _check_rename(self, node: Node, old: Node | None, target_dir: Node, flags: int) -> None:
+        node.tree.check_unprotected()
         target_dir.tree.namespace._check_writable_directory(target_dir)
         if flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE) or flags == RENAME_NOREPLACE | RENAME_EXCHANGE:
             raise InvalidArgument(f"rename flags {flags:#x} are not known")

@@ -42,6 +42,8 @@ SOFTWARE = "mvcfs"
 _STATFS_BLOCK_BYTES = 4096
 _STATFS_KEPT_S = 5.0
 _WARNINGS_KEPT = 1000
+# A program that waits for the daemon in a directory keeps its names from being dropped; their timeout ends soon.
+_KERNEL_TOLD_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,6 +287,7 @@ class StoreService:
         """Deletes a branch whose working tree is empty."""
         if self.overlay is not None:
             branch = await model.branch(name)
+            branch.tree.check_unprotected()
             if await branch.tree.namespace.names(branch.tree.root):
                 raise NotEmpty(f"the branch {model.name}/{name} is not empty")
         await model.delete_branch(name)
@@ -347,6 +350,13 @@ class StoreService:
         if self._invalidator is not None:
             for one in invalid:
                 self._invalidator.invalidate_entry(one.parent, one.name)
+
+    async def show_refs(self, model: OpenModel) -> None:
+        """Makes a model's directories show its refs as they are, the kernel's memory of them too. For commands."""
+        await model.follow()
+        if self._invalidator is not None:
+            with trio.move_on_after(_KERNEL_TOLD_S):
+                await self._invalidator.settled()
 
     # -- tasks -----------------------------------------------------------------------------------------------------------
 

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 import trio
 
 from mvcfs.config import VersionRules
-from mvcfs.errors import MvcfsError
+from mvcfs.errors import MvcfsError, ReadOnly
 from mvcfs.types import Author, Caller
-from mvcfs.vfs.committer import CommitOutcome, Committer
+from mvcfs.vfs.committer import OWN_BRANCH, CommitOutcome, Committer, Destination
+from mvcfs.vfs.freeze import holds_nothing_versioned
 from mvcfs.vfs.ignore import IGNORE_FILE, LIVE_FILE, MAX_RULE_BYTES, IgnoreRules
 from mvcfs.vfs.messages import Writer, look_at_writer
 from mvcfs.vfs.node import Node
@@ -112,6 +113,8 @@ class Settler:
     def due(self) -> float | None:
         """The instant (trio and monotonic clock agree) of the next automatic version; None while there is nothing."""
         unrest = self._unrest
+        if self.tree is not None and self.tree.protected:
+            return None
         if self._hurried:
             return time.monotonic()
         due: float | None = None
@@ -132,12 +135,30 @@ class Settler:
     def has_closed(self) -> bool:
         """Whether a version of the closed files would free staging files."""
         assert self.tree is not None
-        return any(
+        return not self.tree.protected and any(
             node.staged is not None
             and not self._open_only(node, self.tree.path_of(node))
             and not self.tree.is_ignored(self.tree.path_of(node), is_dir=False)
             for node in self.tree.changed_nodes()
         )
+
+    def set_protected(self, protected: bool) -> None:
+        """Tells whether the branch takes changes; what a protected one has waits, and nothing joins it."""
+        assert self.tree is not None
+        if self.tree.protected == protected:
+            return
+        self.tree.protected = protected
+        self._wake.set()
+        if not protected:
+            log.info("%s is not protected any more", self._name())
+        elif holds_nothing_versioned(self.tree):
+            log.info("%s is protected: writes fail, and only merges change it", self._name())
+        else:
+            log.warning(
+                "%s is protected: what was written here before is in no version and stays in the overlay. Publish it with "
+                "`mvcfs commit --override-protection`, or on a branch of its own with `mvcfs commit --to-branch NAME`",
+                self._name(),
+            )
 
     def note_replayed(self) -> None:
         """Tells that the overlay held changes at the mount: they are as old as can be."""
@@ -183,6 +204,9 @@ class Settler:
         while True:
             try:
                 await self.commit_automatic()
+            except ReadOnly:
+                self.set_protected(True)
+                return
             except MvcfsError as error:
                 self._note_failure(error)
                 await trio.sleep(pause)
@@ -227,13 +251,17 @@ class Settler:
         now.finished = now.finished or unrest.finished
         now.live = now.live or unrest.live
 
-    async def commit_explicit(self, message: str, author: Author | None) -> CommitOutcome:
+    async def commit_explicit(
+        self, message: str, author: Author | None, destination: Destination = OWN_BRANCH
+    ) -> CommitOutcome:
         """Everything as it stands, open files included.
 
         Raises:
+            ReadOnly: The branch is protected, and the destination doesn't override that.
+            AlreadyExists: The branch to be made for it is there.
             StorageError: The store failed; nothing is lost.
         """
-        return await self._commit(lambda _node, _path: False, message, author)
+        return await self._commit(lambda _node, _path: False, message, author, destination)
 
     async def commit_last(self) -> CommitOutcome:
         """The version that an unmount makes: of all files, since nobody has one open any more.
@@ -243,7 +271,11 @@ class Settler:
         return await self._commit(lambda _node, _path: False, None, None)
 
     async def _commit(
-        self, hold_back: Callable[[Node, bytes], bool], message: str | None, author: Author | None
+        self,
+        hold_back: Callable[[Node, bytes], bool],
+        message: str | None,
+        author: Author | None,
+        destination: Destination = OWN_BRANCH,
     ) -> CommitOutcome:
         assert self.committer is not None
         if self._reload_rules:
@@ -253,6 +285,7 @@ class Settler:
             message=message,
             author=author,
             writer=self._writer,
+            destination=destination,
         )
         self._last_version = time.monotonic()
         if outcome.conflict:

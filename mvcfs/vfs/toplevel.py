@@ -8,8 +8,9 @@ Threading: trio thread.
 
 from __future__ import annotations
 
+import functools
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from mvcfs.errors import (
     AlreadyExists,
@@ -27,6 +28,7 @@ from mvcfs.vfs.model import OpenModel
 from mvcfs.vfs.namespace import RENAME_EXCHANGE, RENAME_NOREPLACE, check_name
 from mvcfs.vfs.node import Node
 from mvcfs.vfs.service import StoreService
+from mvcfs.vfs.shown_names import LEVEL
 from mvcfs.vfs.snapshot import SnapshotDir, open_snapshot
 from mvcfs.vfs.virtual import VirtualDir, decode_name, names_snapshot
 
@@ -109,9 +111,10 @@ class LevelDir(VirtualDir):
         self._service = engine
         self.model = model
         self._prefix = prefix
-        self._levels: dict[str, VirtualDir] = {}
+        self._levels: dict[str, LevelDir] = {}
         self._snapshots: dict[str, SnapshotDir] = {}
         self._history = HistoryTree(engine, model)
+        model.shown.add(LEVEL, prefix, self.ino)
 
     def describe(self) -> str:
         """See `Inode.describe`."""
@@ -140,13 +143,16 @@ class LevelDir(VirtualDir):
         if full in branches:
             return (await self.model.branch(full)).tree.root
         if any(other.startswith(full + "/") for other in branches):
-            return self._virtual(text, lambda: LevelDir(self._service, self.model, full + "/"))
+            return self._level(text)
+        refs = self.model.data.repository.refs
+        if any(other.startswith(full + "/") for names in (refs.tags, refs.aliases) for other in names):
+            return self._level(text)
         return await self._snapshot(full)
 
-    def _virtual(self, name: str, make: Callable[[], VirtualDir]) -> VirtualDir:
+    def _level(self, name: str) -> LevelDir:
         found = self._levels.get(name)
         if found is None:
-            found = self._levels[name] = make()
+            found = self._levels[name] = LevelDir(self._service, self.model, self._full(name) + "/")
         return found
 
     async def _snapshot(self, full: str) -> SnapshotDir:
@@ -161,9 +167,14 @@ class LevelDir(VirtualDir):
         found = self._snapshots.get(full)
         if found is None or found.commit != commit:
             found = await open_snapshot(self.model.data, self._service.pool, commit)
-            found.on_forgotten = lambda: self._snapshots.pop(full, None)
+            found.on_forgotten = functools.partial(self._snapshot_forgotten, full, found)
             self._snapshots[full] = found
         return found
+
+    def _snapshot_forgotten(self, full: str, gone: SnapshotDir) -> None:
+        """An alias may stand for another commit by now."""
+        if self._snapshots.get(full) is gone:
+            del self._snapshots[full]
 
     async def names(self) -> Sequence[bytes]:
         """See `Inode.names`: branches and levels, past versions not."""
@@ -182,6 +193,7 @@ class LevelDir(VirtualDir):
         check_name(name)
         full = self._full(_new_name(name))
         await self.model.data.repository.create_branch(full, None)
+        self._kernel_knows()
         return await self.adopt_creator(full, mode, caller)
 
     async def adopt_creator(self, branch: str, mode: int, caller: Caller) -> Node:
@@ -201,6 +213,11 @@ class LevelDir(VirtualDir):
                 raise NotEmpty(f"{self.model.name}/{full} holds branches")
             raise self.refuse("rmdir") if names_snapshot(full) else NotFound(f"no branch {full} in {self.model.name}")
         await self._service.delete_branch(self.model, full)
+        self._kernel_knows()
+
+    def _kernel_knows(self) -> None:
+        """What the kernel did itself it needn't be told."""
+        self.model.shown.changes(self.model.data.repository.refs)
 
     async def rename_child(self, name: bytes, target: Inode, new_name: bytes, flags: int) -> None:
         """Renames a branch."""
@@ -219,6 +236,7 @@ class LevelDir(VirtualDir):
         if new in repository.refs.branches:
             await self._make_room(new, flags)
         await repository.rename_branch(old, new)
+        self._kernel_knows()
         await self.model.follow()
 
     async def _make_room(self, new: str, flags: int) -> None:

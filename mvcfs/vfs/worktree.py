@@ -20,7 +20,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from mvcfs.content.staging import Staging
-from mvcfs.errors import NotADirectory, NotFound, Stale
+from mvcfs.errors import NotADirectory, NotFound, ReadOnly, Stale
 from mvcfs.types import Attributes, Caller, TreeEntry
 from mvcfs.vfs.ignore import IgnoreRules
 from mvcfs.vfs.node import Node
@@ -95,6 +95,7 @@ class WorkingTree:
         self.links: dict[str, Node] = {}
         self.deleted = False
         self.closing = False
+        self.protected = False
         self.root_attributes: Attributes | None = None
         self.namespace: Namespace = Namespace(self)
         self.data: NodeData = NodeData(self)
@@ -298,8 +299,14 @@ class WorkingTree:
         self.mark_changed(directory)
         self.save(directory)
 
+    def check_unprotected(self) -> None:
+        """Refuses changes of a protected branch."""
+        if self.protected:
+            raise ReadOnly(f"the branch {self.model.name}/{self.branch_name} is protected: only merges change it")
+
     def check_present(self) -> None:
-        """Refuses changes of a branch that was deleted."""
+        """Refuses changes of a branch that is protected or was deleted."""
+        self.check_unprotected()
         if self.deleted or self.closing:
             raise NotFound(f"the branch {self.model.name}/{self.branch_name} was deleted")
 

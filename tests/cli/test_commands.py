@@ -52,9 +52,21 @@ LOG = {
         ),
         (
             ["tag", "/fake/models/llama", "v1", "main@2", "-m", "M"],
-            ("tag_create", {"mount_path": "llama", "name": "v1", "revision": "main@2", "message": "M"}),
+            ("tag_create", {"mount_path": "llama", "name": "v1", "revision": "main@2", "message": "M", "uid": os.getuid()}),
         ),
         (["tag", "/fake/models/llama", "v1", "--delete"], ("tag_delete", {"mount_path": "llama", "name": "v1"})),
+        (
+            ["branch", "/fake/models/llama", "exp", "-m", "try"],
+            ("branch_rename", {"mount_path": "llama", "name": "exp", "new_name": "try"}),
+        ),
+        (
+            ["branch", "/fake/models/llama", "exp", "--protect"],
+            ("branch_protect", {"mount_path": "llama", "name": "exp", "protected": True}),
+        ),
+        (
+            ["branch", "/fake/models/llama", "exp", "--unprotect"],
+            ("branch_protect", {"mount_path": "llama", "name": "exp", "protected": False}),
+        ),
         (["undelete", "/fake/models/llama"], ("undelete", {"model": "llama"})),
     ],
 )

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 
 from mvcfs.vfs.changes import Json
+from mvcfs.vfs.commands.branches import BranchCommands
 from mvcfs.vfs.commands.check import check_store
 from mvcfs.vfs.commands.git_export import GitExportCommands
 from mvcfs.vfs.commands.history import HistoryCommands
-from mvcfs.vfs.commands.refs import RefCommands
+from mvcfs.vfs.commands.models import ModelCommands
 from mvcfs.vfs.commands.state import StateCommands
+from mvcfs.vfs.commands.tags import TagCommands
 from mvcfs.vfs.service import StoreService
 
 Command = Callable[[Json], Awaitable[Json]]
@@ -21,7 +23,8 @@ Command = Callable[[Json], Awaitable[Json]]
 
 def command_table(engine: StoreService) -> Mapping[str, Command]:
     """The commands of a store in use, by name."""
-    state, history, refs = StateCommands(engine), HistoryCommands(engine), RefCommands(engine)
+    state, history = StateCommands(engine), HistoryCommands(engine)
+    branches, tags, models = BranchCommands(engine), TagCommands(engine), ModelCommands(engine)
 
     async def fsck(args: Json) -> Json:
         return await check_store(engine, data=bool(args.get("data")))
@@ -31,14 +34,16 @@ def command_table(engine: StoreService) -> Mapping[str, Command]:
         "commit": state.commit,
         "info": state.info,
         "log": history.log,
-        "branches": refs.branches,
-        "branch_create": refs.branch_create,
-        "branch_delete": refs.branch_delete,
-        "branch_undelete": refs.branch_undelete,
-        "tags": refs.tags,
-        "tag_create": refs.tag_create,
-        "tag_delete": refs.tag_delete,
-        "undelete": refs.undelete,
+        "branches": branches.branches,
+        "branch_create": branches.create,
+        "branch_rename": branches.rename,
+        "branch_protect": branches.protect,
+        "branch_delete": branches.delete,
+        "branch_undelete": branches.undelete,
+        "tags": tags.tags,
+        "tag_create": tags.create,
+        "tag_delete": tags.delete,
+        "undelete": models.undelete,
         "fsck": fsck,
         "git_export": GitExportCommands(engine).git_export,
     }

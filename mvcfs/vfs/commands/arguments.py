@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import os
+
 from mvcfs.errors import InvalidArgument
 from mvcfs.types import Author
 from mvcfs.vfs.changes import Json
+from mvcfs.vfs.messages import author_of
 
 
 def name_of(args: Json) -> str:
     """The name that is to be made, removed or moved; InvalidArgument where there is none."""
-    name = str(args.get("name") or "")
-    if not name:
-        raise InvalidArgument("a name is missing")
-    return name
+    return text_of(args, "name")
+
+
+def text_of(args: Json, key: str) -> str:
+    """A text that a command needs; InvalidArgument where there is none."""
+    text = str(args.get(key) or "")
+    if not text:
+        raise InvalidArgument(f"a {key.replace('_', ' ')} is missing")
+    return text
 
 
 def author_given(args: Json) -> Author | None:
@@ -22,3 +30,9 @@ def author_given(args: Json) -> Author | None:
         return None
     name, _, email = str(author).partition("<")
     return Author(name.strip(), email.rstrip("> ").strip())
+
+
+def author_of_request(args: Json, host: str) -> Author:
+    """Who asks: the author that was given, else the user of the number `uid`, else the user of this process."""
+    uid = args.get("uid")
+    return author_given(args) or author_of(int(uid) if uid is not None else os.getuid(), host)

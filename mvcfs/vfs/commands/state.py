@@ -8,9 +8,9 @@ import time
 from mvcfs.errors import InvalidArgument, NotFound
 from mvcfs.types import BlobContent, Content, LargeContent, TreeEntry
 from mvcfs.vfs.changes import Json, count_changes
-from mvcfs.vfs.commands.arguments import author_given
+from mvcfs.vfs.commands.arguments import author_of_request
 from mvcfs.vfs.commands.targets import Target, parse_target
-from mvcfs.vfs.messages import author_of
+from mvcfs.vfs.committer import Destination
 from mvcfs.vfs.model import Branch, OpenModel
 from mvcfs.vfs.node import Node
 from mvcfs.vfs.service import StoreService
@@ -64,6 +64,7 @@ class StateCommands:
             "version": 0 if state is None else state.version,
             "tip": None if state is None else state.tip,
             "deleted": tree.deleted,
+            "protected": tree.protected,
             **counts,
             "next_version_in_s": None if due is None else max(0.0, round(due - time.monotonic(), 3)),
             "last_error": settler.last_error,
@@ -88,11 +89,14 @@ class StateCommands:
         if not message:
             raise InvalidArgument("a version made by hand needs a message: -m MESSAGE")
         branch = await model.branch(name)
-        author = author_given(args)
-        if author is None:
-            uid = args.get("uid")
-            author = author_of(int(uid) if uid is not None else os.getuid(), self._engine.config.host)
-        outcome = await branch.settler.commit_explicit(message, author)
+        new_branch = args.get("to_branch")
+        if new_branch and args.get("override_protection"):
+            raise InvalidArgument("a commit goes to a new branch or overrides its branch's protection, not both")
+        destination = Destination(str(new_branch) if new_branch else None, bool(args.get("override_protection")))
+        author = author_of_request(args, self._engine.config.host)
+        outcome = await branch.settler.commit_explicit(message, author, destination)
+        if new_branch:
+            await self._engine.show_refs(model)
         return {
             "model": model.name,
             "branch": outcome.branch,

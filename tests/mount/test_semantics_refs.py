@@ -1,0 +1,160 @@
+"""Branches, protection, tags and aliases, as docs/semantics.md states them."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.mount.harness import Mount, mvcfs, wait_until
+
+
+@pytest.fixture
+def other(store: str, mnt: Mount, mounts: Callable[..., Mount]) -> Mount:
+    """A second mount of the store, with a local folder of its own."""
+    return mounts(store, name="other").start()
+
+
+def listed(mount: Mount, name: str = "main") -> dict[str, Any]:
+    """What `mvcfs branch` says of a branch."""
+    rows = json.loads(mvcfs("branch", mount.point / "m", "--json").stdout)["branches"]
+    return next(row for row in rows if row["branch"] == name)
+
+
+def refused(call: Callable[[], object]) -> bool:
+    """Whether a call fails because the file system is read-only there."""
+    number = 0
+    try:
+        call()
+    except OSError as error:
+        number = error.errno
+    assert number in (0, errno.EROFS), os.strerror(number)
+    return number == errno.EROFS
+
+
+def changes(branch: Path) -> dict[str, Callable[[], object]]:
+    """Calls that would change a branch with the file `f` and the directory `d`."""
+    return {
+        "create": lambda: (branch / "new").write_text("x"),
+        "write": lambda: os.close(os.open(branch / "f", os.O_WRONLY)),
+        "truncate": lambda: os.truncate(branch / "f", 0),
+        "mkdir": lambda: os.mkdir(branch / "e"),
+        "symlink": lambda: os.symlink("f", branch / "s"),
+        "link": lambda: os.link(branch / "f", branch / "g"),
+        "rename": lambda: os.rename(branch / "f", branch / "g"),
+        "rename out": lambda: os.rename(branch / "f", branch.parent / "exp/g"),
+        "rename in": lambda: os.rename(branch.parent / "exp/f", branch / "f2"),
+        "replace": lambda: os.rename(branch / "f", branch / "k"),
+        "unlink": lambda: os.unlink(branch / "f"),
+        "rmdir": lambda: os.rmdir(branch / "d"),
+        "chmod": lambda: os.chmod(branch / "f", 0o600),
+        "utime": lambda: os.utime(branch / "f", (1, 1)),
+        "chmod of the branch": lambda: os.chmod(branch, 0o700),
+        "rename of the branch": lambda: os.rename(branch, branch.parent / "main2"),
+        "removal of the branch": lambda: os.rmdir(branch),
+    }
+
+
+def test_names_of_refs_show_at_once(mnt: Mount, main: Path, store: str, mounts: Callable[..., Mount]) -> None:
+    """What a command makes, renames, moves or deletes (a branch, a tag) is there or gone at once on its mount, whatever the kernel keeps."""
+    model = mounts(store, "--refresh", "1h", name="slow").start().point / "m"
+    (main / "f").write_text("1")
+    mnt.commit()
+    for name in ("exp", "rel/1"):
+        mvcfs("branch", model, name, "--from", "main@1")
+        assert (model / name / "f").read_text() == "1"
+        assert name.split("/")[0] in os.listdir(model)
+    assert not (model / "try").exists()
+    mvcfs("branch", model, "exp", "-m", "try")
+    assert sorted(os.listdir(model)) == ["main", "rel", "try"]
+    assert (model / "try/f").read_text() == "1"
+    assert not (model / "exp").exists()
+    mvcfs("branch", model, "try", "--delete")
+    mvcfs("branch", model, "rel/1", "--delete")
+    assert os.listdir(model) == ["main"]
+    assert not (model / "try").exists()
+    assert not (model / "rel").exists()
+    mvcfs("branch", model, "try", "--undelete")
+    assert (model / "try/f").read_text() == "1"
+    mvcfs("tag", model, "v1", "main@1")
+    assert (model / "v1/f").read_text() == "1"
+    mvcfs("tag", model, "v1", "--delete")
+    assert not (model / "v1").exists()
+
+
+def test_protected_branch_is_read_only(mnt: Mount, main: Path, other: Mount) -> None:
+    """Every change in a protected branch fails with EROFS, on every mount within its `--refresh`, also through files that were open for writing."""
+    (main / "d").mkdir()
+    for name in ("f", "k"):
+        (main / name).write_text("1")
+    mnt.commit()
+    mvcfs("branch", mnt.point / "m", "exp", "--from", "main")
+    far = other.point / "m/main"
+    wait_until("the other mount has exp", lambda: (other.point / "m/exp/f").exists())
+    handles = [os.open(branch / "f", os.O_RDWR) for branch in (main, far)]
+    mvcfs("branch", mnt.point / "m", "main", "--protect")
+    assert refused(lambda: os.write(handles[0], b"2"))
+    for what, call in changes(main).items():
+        assert refused(call), what
+    wait_until("the other mount refuses", lambda: refused(lambda: os.write(handles[1], b"1")))
+    for what, call in changes(far).items():
+        assert refused(call), what
+    for handle, branch in zip(handles, (main, far), strict=True):
+        assert refused(lambda handle=handle: os.ftruncate(handle, 0))
+        os.close(handle)
+        assert (branch / "f").read_text() == "1"
+    assert listed(mnt)["protected"]
+    result = mvcfs("branch", mnt.point / "m", "main", "--delete", check=False)
+    assert (result.returncode, "protected" in result.stderr) == (8, True)
+    mvcfs("branch", mnt.point / "m", "main", "--unprotect")
+    (main / "f").write_text("2")
+    wait_until("the other mount takes changes again", lambda: not refused(lambda: os.utime(far / "k", (1, 1))))
+    other.commit()
+
+
+def test_protected_branch_keeps_what_was_unpublished(mnt: Mount, main: Path) -> None:
+    """What a branch had unpublished when it was protected stays in the overlay, which `status` and the log say, also after a remount; `mvcfs commit --override-protection` publishes it."""
+    (main / "f").write_text("1")
+    mnt.commit()
+    with (main / "f").open("r+") as file:
+        file.write("2")
+        file.flush()
+        mvcfs("branch", mnt.point / "m", "main", "--protect")
+    assert "is protected: what was written here before" in mnt.log_text()
+    assert (listed(mnt)["changed_files"], listed(mnt)["version"]) == (1, 1)
+    assert mnt.umount(check=False).returncode == 6
+    mnt.start()
+    (row,) = [row for row in mnt.status()["models"] if row["branch"] == "main"]
+    assert (row["protected"], row["changed_files"], row["next_version_in_s"]) == (True, 1, None)
+    result = mvcfs("commit", main, "-m", "no", check=False)
+    assert (result.returncode, "--override-protection" in result.stderr) == (8, True)
+    mvcfs("commit", main, "-m", "yes", "--override-protection")
+    assert (listed(mnt)["version"], listed(mnt)["changed_files"]) == (2, 0)
+    assert (mnt.snapshot(2) / "f").read_text() == "2"
+
+
+def test_commit_to_a_new_branch(store: str, mounts: Callable[..., Mount]) -> None:
+    """`mvcfs commit --to-branch NAME` moves what is unpublished in a branch to a new one, protected or not."""
+    mnt = mounts(store, "--settle", "1h", "--max-settle", "1h").start()
+    main = mnt.point / "m/main"
+    main.parent.mkdir()
+    (main / "f").write_text("1")
+    mnt.commit()
+    (main / "f").write_text("2")
+    (main / "g.tmp").write_text("ignored")
+    mvcfs("branch", mnt.point / "m", "main", "--protect")
+    mvcfs("commit", main, "-m", "aside", "--to-branch", "aside")
+    assert (mnt.point / "m/aside/f").read_text() == "2"
+    assert (main / "f").read_text() == "1"
+    assert (main / "g.tmp").read_text() == "ignored"
+    assert (listed(mnt)["version"], listed(mnt)["changed_files"]) == (1, 0)
+    assert (listed(mnt, "aside")["ahead"], listed(mnt, "aside")["behind"]) == (1, 0)
+    mvcfs("branch", mnt.point / "m", "main", "--unprotect")
+    (main / "f").write_text("3")
+    assert mvcfs("commit", main, "-m", "x", "--to-branch", "aside", check=False).returncode == 9
+    assert (main / "f").read_text() == "3"
