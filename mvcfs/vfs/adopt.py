@@ -35,7 +35,8 @@ async def adopt(
     """Moves a working tree to a commit, unless that would hide that both changed the same.
 
     What was changed here beside the plan (held back, or since) and elsewhere too has to meet in a merge, so the tree stays
-    where it is then: the next version is merged from there.
+    where it is then: the next version is merged from there. What of the plan is not in the commit was moved or removed by
+    others, and goes from here.
 
     Args:
         tree: The working tree.
@@ -131,6 +132,8 @@ class _Mover:
         taken = {} if planned is None else planned.entries
         for name, child in node.delta.items():
             entry, below, path = entries.get(name), taken.get(name), prefix + name
+            if below is not None and self._differs_from_planned(child, below, entry, path):
+                return True
             if child is not None and child.is_directory and entry is not None and entry.tree is not None:
                 same = below if isinstance(below, PlannedDir) and below.node is child else None
                 if same is not None or child.ino in self._placed:
@@ -138,6 +141,31 @@ class _Mover:
                         return True
                     continue
             if name not in taken and not self._stays_here(child, path) and _differ(known.get(name), entry, child):
+                return True
+        return False
+
+    def _differs_from_planned(
+        self, child: Node | None, below: PlannedFile | PlannedDir, entry: TreeEntry | None, path: bytes
+    ) -> bool:
+        """Whether something of the plan that has changed since, or is still being written, is another one in the commit.
+
+        That is so where others' lines were merged into it, or where they moved it or the directory that it is in: what is
+        written here now goes there as well, with the next version.
+        """
+        if isinstance(below, PlannedFile):
+            written = child is not None and child.writers > 0 and not self._give_up
+            overtaken = written or child is not below.node or child.generation != below.generation
+            return overtaken and (entry is None or entry.content != below.content)
+        if child is not below.node or child.generation != below.generation:
+            return entry is None
+        if entry is not None and entry.tree is not None:
+            return False
+        for name, inner in child.delta.items():
+            planned, inner_path = below.entries.get(name), path + b"/" + name
+            if planned is None:
+                if name not in below.entries and not self._stays_here(inner, inner_path):
+                    return True
+            elif self._differs_from_planned(inner, planned, None, inner_path):
                 return True
         return False
 
@@ -201,9 +229,12 @@ class _Mover:
             if below is not None and entry is not None:
                 self._keep_removed(node, name)
             if below is None:
-                if name in node.delta and node.delta[name] is None and (entry is None or self._give_up):
+                # What others added to a directory that was removed here is still there, and shows.
+                if name in node.delta and node.delta[name] is None:
                     del node.delta[name]
                     self._tree.overlay.drop_entry(node.ino, name)
+                    if entry is not None:
+                        self._invalid.append(Invalidation(node.ino, name))
             elif isinstance(below, PlannedFile):
                 self._settle_file(plan, below)
                 self._make_clean(plan, node, name, below.node, below.generation, entry)
@@ -248,7 +279,7 @@ class _Mover:
         self, plan: Plan, directory: Node, name: bytes, child: Node, generation: int, entry: TreeEntry | None
     ) -> None:
         """Makes a settled child clean where nothing overtook it and all its names are in the version."""
-        if directory.delta.get(name) is not child or (entry is None and not self._give_up):
+        if directory.delta.get(name) is not child:
             return
         if child.changed:
             if child.generation != generation or plan.names[child.ino] < len(child.parents) or child.staged is not None:
