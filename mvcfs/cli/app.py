@@ -20,6 +20,7 @@ from mvcfs import __version__
 from mvcfs.cli import (
     branch,
     commit,
+    diff,
     doctor,
     exits,
     fsck,
@@ -65,6 +66,7 @@ _PANELS: tuple[tuple[str, tuple[tuple[Callable[..., Any], str, type[Any] | None]
         (
             (commit.commit, commit.HELP, None),
             (log.log, log.HELP, None),
+            (diff.diff, diff.HELP, diff.DiffCommand),
             (info.info, info.HELP, None),
             (branch.branch, branch.HELP, None),
             (tag.tag, tag.HELP, None),

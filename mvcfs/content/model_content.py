@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import numpy as np
 import trio
 
 from mvcfs.content.block_cache import BlockCache
@@ -19,6 +20,7 @@ from mvcfs.content.check import PackProblem, check_manifest, check_pack
 from mvcfs.content.chunk_store import ChunkStore
 from mvcfs.content.config import ContentConfig
 from mvcfs.content.dedup import DedupIndex
+from mvcfs.content.manifest_file import FileChunks
 from mvcfs.content.manifests import ManifestSet
 from mvcfs.content.pack_file import FOOTER_BASE_BYTES, FOOTER_ROW_BYTES
 from mvcfs.content.reader import LargeReader
@@ -61,7 +63,7 @@ class ModelContent:
         self._pack_bytes = min(config.pack_bytes, storage.block_bytes)
         if self._pack_bytes < config.chunk_max_bytes + FOOTER_BASE_BYTES + FOOTER_ROW_BYTES:
             raise InvalidArgument(f"blocks of {self._pack_bytes} bytes don't hold chunks of {config.chunk_max_bytes}")
-        files = trio.CapacityLimiter(_FILE_THREADS)
+        self._files = files = trio.CapacityLimiter(_FILE_THREADS)
         self._storage = storage
         self._model_path = model_path
         self._config = config
@@ -119,6 +121,22 @@ class ModelContent:
             )
         return LargeReader(content, chunks, self._store, self._config, self._model_path, self._manifests.doubt)
 
+    async def shared_bytes(self, old: LargeContent, new: LargeContent) -> int | None:
+        """How many bytes of a large file are in chunks that another one has, too; no data is read.
+
+        Returns:
+            None if no manifest has one of them: its version has expired.
+
+        Raises:
+            CorruptData, StorageError: As `find`.
+        """
+        if old == new:
+            return new.size_bytes
+        before, after = await self._manifests.find(old.oid), await self._manifests.find(new.oid)
+        if before is None or after is None:
+            return None
+        return await trio.to_thread.run_sync(_shared_bytes, before, after, limiter=self._files)
+
     def upload(self) -> Upload:
         """A new upload, for one publish."""
         return Upload(self._services)
@@ -137,3 +155,9 @@ class ModelContent:
         """Cancels reading ahead, gives memory back and closes local files. Uploads are the caller's to end first."""
         await self._store.aclose()
         await self._dedup.aclose()
+
+
+def _shared_bytes(before: FileChunks, after: FileChunks) -> int:
+    known, _ = before.fingerprints()
+    hashes, lengths = after.fingerprints()
+    return int(lengths[np.isin(hashes, known)].sum(dtype=np.uint64))

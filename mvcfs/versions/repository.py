@@ -22,6 +22,7 @@ from mvcfs.types import NS_PER_S, Attributes, BlobContent, DirChange, LargeConte
 from mvcfs.versions import gitattributes
 from mvcfs.versions.check import Problem, check_model
 from mvcfs.versions.commits import CommitPlan
+from mvcfs.versions.comparing import Comparing
 from mvcfs.versions.divergence import Divergence, Known, divergence
 from mvcfs.versions.export import GitExport
 from mvcfs.versions.history import CommitInfo, History, VersionInfo, VersionPlace
@@ -60,6 +61,7 @@ class ModelRepository(RefEditing):
         self._trees = TreeReader(self._objects)
         self._resolver = Resolver(self._objects, self._history)
         self._limiter = trio.CapacityLimiter(_BULK_THREADS)
+        self.comparing = Comparing(self._objects, self._read_in_thread)
 
     @classmethod
     async def open(cls, storage: Storage, name: str, *, local_dir: Path, publisher: Publisher) -> ModelRepository:
@@ -126,6 +128,9 @@ class ModelRepository(RefEditing):
                 if repaired or not await self._model.files.repair(self.refs.git):
                     raise
         raise AssertionError("two rounds end in a result or an error")
+
+    async def _read_in_thread(self, call: Callable[[], T]) -> T:
+        return await self._read(call, small=False)
 
     async def list_tree(self, tree: str, *, default_mtime_ns: int = 0) -> tuple[TreeEntry, ...]:
         """A directory of a version: true names, attributes joined.

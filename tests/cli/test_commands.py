@@ -28,6 +28,8 @@ LOG = {
     ]
 }
 
+DIFF = {"paths": [], "text": False, "attributes": False}
+
 
 @pytest.mark.parametrize(
     ("arguments", "asked"),
@@ -68,10 +70,23 @@ LOG = {
             ("branch_protect", {"mount_path": "llama", "name": "exp", "protected": False}),
         ),
         (["undelete", "/fake/models/llama"], ("undelete", {"model": "llama"})),
+        (
+            ["diff", "/fake/models/llama", "main@1", "v2", "--", "dir", "-x"],
+            ("diff", {"mount_path": "llama", "revision": "main@1", "other": "v2", **DIFF, "paths": ["dir", "-x"]}),
+        ),
+        (
+            ["diff", "/fake/models/llama/main@1", "/fake/models/llama/main@2", "--text"],
+            ("diff", {"mount_path": "llama/main@1", "other_path": "llama/main@2", **DIFF, "text": True}),
+        ),
+        (
+            ["diff", "/fake/models/llama/main", "main@2"],
+            ("diff", {"mount_path": "llama/main", "other": "main@2", **DIFF}),
+        ),
     ],
 )
 def test_what_the_daemon_is_asked(daemon, mvcfs, arguments, asked):
     daemon.answers["log"] = {"versions": []}
+    daemon.answers["diff"] = {"changes": [], "not_listed": 0}
     code, _, err = mvcfs(*arguments)
     assert (code, err) == (0, "")
     assert daemon.asked == [asked]

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from mvcfs.vfs.changes import Json
 from mvcfs.vfs.commands.branches import BranchCommands
 from mvcfs.vfs.commands.check import check_store
+from mvcfs.vfs.commands.diff import DiffCommands
 from mvcfs.vfs.commands.git_export import GitExportCommands
 from mvcfs.vfs.commands.history import HistoryCommands
 from mvcfs.vfs.commands.models import ModelCommands
@@ -34,6 +35,7 @@ def command_table(engine: StoreService) -> Mapping[str, Command]:
         "commit": state.commit,
         "info": state.info,
         "log": history.log,
+        "diff": DiffCommands(engine).diff,
         "branches": branches.branches,
         "branch_create": branches.create,
         "branch_rename": branches.rename,
