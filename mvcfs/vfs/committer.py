@@ -25,7 +25,8 @@ from mvcfs.types import Author, DirChange, FileChange
 from mvcfs.versions.pointer import is_pointer
 from mvcfs.versions.publish import Attempt, CommitRequest, Published
 from mvcfs.versions.ref_plans import plan_create_branch, protected_error
-from mvcfs.vfs.adopt import Invalidation, adopt
+from mvcfs.vfs.adopt import adopt
+from mvcfs.vfs.follow import Invalidation
 from mvcfs.vfs.freeze import Plan, PlannedDir, PlannedFile, freeze
 from mvcfs.vfs.messages import Writer, author_of, describe_changes, trailers, with_trailers
 from mvcfs.vfs.node import Node
@@ -282,12 +283,13 @@ class Committer:
             state = repository.refs.branch_by_id(tree.branch_id)
             tip = None if state is None else state.tip
             root_tree = None if tip is None else (await repository.commit_info(tip)).tree
-            invalid = await adopt(tree, tip, root_tree, plan, give_up=True)
+            adopted = await adopt(tree, tip, root_tree, plan, give_up=True)
         else:
             # Where the tree can't move there, its next changes are those since its own part of the version.
             tree.merge_base = own_tree
-            invalid = await adopt(tree, published.commit, published.tree, plan)
-        self.on_invalid(invalid)
+            adopted = await adopt(tree, published.commit, published.tree, plan)
+        tree.collision = adopted.collision
+        self.on_invalid(adopted.invalid)
         await tree.staging.reap()
         return CommitOutcome(
             published.commit, published.version, published.branch, published.unchanged, published.conflict,

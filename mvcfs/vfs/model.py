@@ -18,9 +18,9 @@ from mvcfs.content.config import ContentConfig
 from mvcfs.content.staging import Staging
 from mvcfs.errors import MvcfsError, NotFound
 from mvcfs.versions.refs import BranchState
-from mvcfs.vfs.adopt import Invalidation, adopt
+from mvcfs.vfs.adopt import adopt
 from mvcfs.vfs.committer import Committer, settle_attempt, take_merge_base
-from mvcfs.vfs.freeze import holds_nothing_versioned
+from mvcfs.vfs.follow import Invalidation
 from mvcfs.vfs.housekeeping import Housekeeping
 from mvcfs.vfs.overlay import Overlay
 from mvcfs.vfs.replay import replay
@@ -155,7 +155,7 @@ class OpenModel:
                     await trio.sleep(5)
 
     async def refresh(self) -> bool:
-        """Reads what others published; working trees without changes follow their branches.
+        """Reads what others published; working trees follow their branches.
 
         Returns:
             Whether anything changed.
@@ -168,7 +168,7 @@ class OpenModel:
         return changed
 
     async def follow(self) -> None:
-        """Makes what is shown what the refs say: names, protection, and the tips of branches without changes here."""
+        """Makes what is shown what the refs say: names, protection, and the tips as far as changes here allow."""
         refs = self.data.repository.refs
         self._services.on_invalid(self.shown.changes(refs))
         for branch in list(self.branches.values()):
@@ -181,15 +181,27 @@ class OpenModel:
             branch.settler.set_protected(state.protected)
             if state.tip == branch.tree.base_commit or branch.committer.lock.locked():
                 continue
-            await self._follow(branch, state)
+            await self._follow(branch)
 
-    async def _follow(self, branch: Branch, state: BranchState) -> None:
+    async def _follow(self, branch: Branch) -> None:
+        tree, repository = branch.tree, self.data.repository
         async with branch.committer.lock:
-            if not holds_nothing_versioned(branch.tree):
+            await settle_attempt(tree)
+            # The tip is looked up under the lock: it only ever goes on from where the tree stands.
+            state = repository.refs.branch_by_id(tree.branch_id)
+            if state is None or state.deleted or state.tip == tree.base_commit or tree.merge_base is not None:
                 return
-            root_tree = None if state.tip is None else (await self.data.repository.commit_info(state.tip)).tree
-            invalid = await adopt(branch.tree, state.tip, root_tree, None)
-        self._services.on_invalid(invalid)
+            root_tree = None if state.tip is None else (await repository.commit_info(state.tip)).tree
+            adopted = await adopt(tree, state.tip, root_tree, None)
+        if adopted.collision is None:
+            branch.settler.note_followed()
+        elif tree.collision != adopted.collision:
+            log.warning(
+                "%s/%s: %s was changed here and on another host: new versions show here once ours is published",
+                self.name, tree.branch_name, adopted.collision,
+            )  # fmt: skip
+        tree.collision = adopted.collision
+        self._services.on_invalid(adopted.invalid)
 
     async def delete_branch(self, name: str) -> None:
         """Deletes a branch, whose changes the caller has looked at without a wait since: none can join them any more."""

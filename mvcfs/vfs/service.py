@@ -27,9 +27,9 @@ from mvcfs.storage.protocol import Storage
 from mvcfs.versions.publish import Publisher
 from mvcfs.versions.refs import BranchState
 from mvcfs.versions.store import Store
-from mvcfs.vfs.adopt import Invalidation
 from mvcfs.vfs.attr import Statfs
 from mvcfs.vfs.changes import Json, count_changes
+from mvcfs.vfs.follow import Invalidation
 from mvcfs.vfs.invalidate import Invalidator
 from mvcfs.vfs.model import OpenModel, Services
 from mvcfs.vfs.overlay import Overlay
@@ -349,7 +349,10 @@ class StoreService:
     def _invalidate(self, invalid: list[Invalidation]) -> None:
         if self._invalidator is not None:
             for one in invalid:
-                self._invalidator.invalidate_entry(one.parent, one.name)
+                if one.name is None:
+                    self._invalidator.invalidate_inode(one.ino, True)
+                else:
+                    self._invalidator.invalidate_entry(one.ino, one.name)
 
     async def show_refs(self, model: OpenModel) -> None:
         """Makes a model's directories show its refs as they are, the kernel's memory of them too. For commands."""

@@ -166,6 +166,11 @@ class Settler:
         self._unrest.first = self._unrest.last = now
         self._wake.set()
 
+    def note_followed(self) -> None:
+        """Tells that the tree moved to another host's version, which may hold other rules."""
+        self._reload_rules = True
+        self._wake.set()
+
     def _holds_back(self, node: Node, path: bytes) -> bool:
         assert self.tree is not None
         if self.tree.rules.is_live(path):

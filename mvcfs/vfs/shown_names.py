@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mvcfs.versions.refs import Refs
-from mvcfs.vfs.adopt import Invalidation
+from mvcfs.vfs.follow import Invalidation
 
 LEVEL = "level"
 """The kind of a model's own directory and the levels of names below it; the others are `branches`, `tags`, `aliases`."""

@@ -90,6 +90,7 @@ class WorkingTree:
         self.branch_name = branch_name
         self.base_commit = base_commit
         self.merge_base: str | None = None
+        self.collision: str | None = None
         self.timeout_s = timeout_s
         self.rules = IgnoreRules.defaults()
         self.links: dict[str, Node] = {}
