@@ -82,6 +82,7 @@ def _checks(stores: StoreOptions, store: str | None) -> Iterator[Check]:
         check_python,
         check_device,
         check_fusermount,
+        check_mtab,
         check_libfuse,
         check_pyfuse3,
         check_allow_other,
@@ -144,6 +145,15 @@ def check_fusermount() -> Check:
     if os.geteuid() != 0 and not os.stat(found).st_mode & 0o4000:
         return Check("fusermount3", "missing", f"{found} is not setuid root", f"sudo chmod u+s {found}")
     return Check("fusermount3", "ok", _probe(found, "--version") or found)
+
+
+def check_mtab(path: Path = Path("/etc/mtab")) -> Check:
+    """The table of mounts that fusermount3 insists on; a bare container may lack it."""
+    if path.exists():
+        return Check(str(path), "ok", "there")
+    sudo = "" if os.geteuid() == 0 else "sudo "
+    state = "note" if os.geteuid() == 0 else "missing"
+    return Check(str(path), state, "not there: ordinary users can't unmount", f"{sudo}ln -s /proc/self/mounts {path}")
 
 
 def check_libfuse() -> Check:

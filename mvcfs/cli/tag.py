@@ -62,7 +62,9 @@ def _list(result: dict[str, Any], output: OutputOptions) -> None:
     if output.json:
         print_json(result)
         return
-    print_table(("tag", "version", "commit", "time (UTC)", "tagger", "message"), [_row(each) for each in result["tags"]])
+    print_table(
+        ("tag", "version", "commit", "time (UTC)", "tagger", "message"), [_row(each) for each in result["tags"]]
+    )
 
 
 def _row(tag: Mapping[str, Any]) -> tuple[str, ...]:

@@ -86,6 +86,10 @@ def _end(mount: Mount, output: OutputOptions, drain_timeout: float | None, force
     finally:
         if watched is not None:
             os.close(watched)
+    left = mount_at(mount.mountpoint)
+    if left is not None and left.mount_id == mount.mount_id:
+        # The daemon takes its mount off, but may not have been able to; then this says why.
+        detach(mount.mountpoint)
     return {**report, "ignored_files": ignored}
 
 

@@ -17,6 +17,14 @@ def test_a_missing_fusermount_names_the_package(monkeypatch):
     assert (check.state, "apt-get install -y fuse3" in check.fix) == ("missing", True)
 
 
+def test_ordinary_users_need_a_table_of_mounts(monkeypatch, tmp_path):
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    check = doctor.check_mtab(tmp_path / "mtab")
+    assert (check.state, check.fix) == ("missing", f"sudo ln -s /proc/self/mounts {tmp_path / 'mtab'}")
+    (tmp_path / "mtab").symlink_to("/proc/self/mounts")
+    assert doctor.check_mtab(tmp_path / "mtab").state == "ok"
+
+
 def test_an_ordinary_users_commands_say_sudo(monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert doctor.install_command("fuse3") == "sudo apt-get update && sudo apt-get install -y fuse3"
