@@ -95,6 +95,11 @@ class DedupIndex:
         """Makes all chunks of a manifest known."""
         await self._run(lambda db: _learn(db, manifest, self._max_rows), None)
 
+    async def learn_joined(self, joined: str, inputs: Iterable[str]) -> None:
+        """Takes a manifest for learned if all are that it was made of."""
+        names = list(inputs)
+        await self._run(lambda db: _learn_joined(db, joined, names), None)
+
     async def aclose(self) -> None:
         """Closes the file."""
         self._off = True
@@ -197,6 +202,12 @@ def _learn(db: sqlite3.Connection, manifest: Manifest, max_rows: int) -> None:
             db.commit()
     db.execute("INSERT OR IGNORE INTO learned VALUES (?)", (manifest.name,))
     _bound(db, max_rows)
+
+
+def _learn_joined(db: sqlite3.Connection, joined: str, inputs: list[str]) -> None:
+    if _learned(db).issuperset(inputs):
+        db.execute("INSERT OR IGNORE INTO learned VALUES (?)", (joined,))
+        db.executemany("DELETE FROM learned WHERE manifest = ?", [(name,) for name in inputs])
 
 
 def _pack_ids(db: sqlite3.Connection, names: set[str]) -> dict[str, int]:

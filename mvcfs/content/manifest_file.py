@@ -1,4 +1,4 @@
-"""Manifest files: for each large file its chunks in order. Their format, written and read without holding one whole.
+"""Manifest files: for each large file its chunks in order. Their format, read without holding one whole.
 
 One row of the Arrow file is a run of chunks of one large file, rows are sorted by the file's oid; a run holds at most
 65,536 chunks, and a longer file has several rows, in file order. Reading maps the file: looking up a chunk is two
@@ -7,7 +7,7 @@ binary searches on mapped columns.
 Invariants: a `Manifest` that was loaded with `check=True` is consistent: every file's chunks follow each other without
 gap from 0 to its size and every pack index names a pack. What the chunks hold is checked by their BLAKE3 only.
 
-Threading: `write_manifest` and `Manifest.load` run in threads; a loaded `Manifest` is immutable.
+Threading: `Manifest.load` runs in threads; a loaded `Manifest` is immutable.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ RUN_CHUNKS = 65_536
 ROW = np.dtype([("hash", "S32"), ("start", "<u8"), ("offset", "<u8"), ("length", "<u4"), ("pack", "<u4")])
 """A chunk as uploads keep it until the manifest is written."""
 
-_CHUNK_FIELDS = [
+CHUNK_FIELDS = [
     pa.field("hash", pa.binary(32), nullable=False),
     pa.field("length", pa.uint32(), nullable=False),
     pa.field("pack", pa.uint32(), nullable=False),
     pa.field("offset", pa.uint64(), nullable=False),
     pa.field("start", pa.uint64(), nullable=False),
 ]
-_CHUNK_TYPE = pa.struct(_CHUNK_FIELDS)
-_SCHEMA = pa.schema(
+_CHUNK_TYPE = pa.struct(CHUNK_FIELDS)
+SCHEMA = pa.schema(
     [
         pa.field("oid", pa.binary(32), nullable=False),
         pa.field("size", pa.uint64(), nullable=False),
@@ -68,44 +68,6 @@ class ChunkRef:
     pack: str
     offset: int
     start: int
-
-
-@dataclass(frozen=True, slots=True)
-class SpooledFile:
-    """A large file whose chunks are in an upload's spool.
-
-    Attributes:
-        oid: SHA-256 of its content.
-        size_bytes: Its length.
-        spans: First row and number of rows in the spool, in file order.
-    """
-
-    oid: bytes
-    size_bytes: int
-    spans: tuple[tuple[int, int], ...]
-
-
-def write_manifest(
-    path: Path, files: Sequence[SpooledFile], spool: Path, packs: Sequence[str]
-) -> tuple[int, frozenset[str]]:
-    """Writes a manifest; returns its length and the names of the packs that it refers to.
-
-    Args:
-        path: Where to.
-        files: What it holds, each oid once.
-        spool: File of `ROW`s that `files` refer to.
-        packs: What the rows' `pack` numbers mean.
-    """
-    rows: Array = np.fromfile(spool, dtype=ROW) if spool.stat().st_size == 0 else np.memmap(spool, dtype=ROW, mode="r")
-    ordered = sorted(files, key=lambda file: file.oid)
-    used = _used_packs(rows, ordered, len(packs))
-    numbers = np.cumsum(used, dtype=np.uint32) - np.uint32(1)
-    names = [name for name, is_used in zip(packs, used, strict=True) if is_used]
-    schema = _SCHEMA.with_metadata({"mvcfs.manifest": "1", "mvcfs.packs": json.dumps(names)})
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-        for batch in _batches(ordered):
-            writer.write_batch(_encode(rows, batch, numbers, schema))
-    return path.stat().st_size, frozenset(names)
 
 
 class FileChunks:
@@ -140,13 +102,19 @@ class FileChunks:
 
 
 class Manifest:
-    """A mapped manifest file."""
+    """A mapped manifest file.
 
-    def __init__(self, name: str, packs: tuple[str, ...], batches: Sequence[_Batch]) -> None:
+    Attributes:
+        name: Its name, as messages have it.
+        packs: What its pack numbers mean.
+        batches: Its record batches.
+    """
+
+    def __init__(self, name: str, packs: tuple[str, ...], batches: Sequence[Batch]) -> None:
         """Made by `load`."""
         self.name = name
         self.packs = packs
-        self._batches = batches
+        self.batches = batches
 
     @staticmethod
     def load(path: Path, name: str, *, check: bool) -> Manifest:
@@ -169,7 +137,7 @@ class Manifest:
             for number in range(reader.num_record_batches):
                 batch = reader.get_batch(number)
                 batch.validate(full=check)
-                batches.append(_Batch(batch))
+                batches.append(Batch(batch))
         except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
             raise CorruptData(f"manifest {name} can't be read: {error}") from error
         if check:
@@ -178,10 +146,10 @@ class Manifest:
 
     def files(self) -> tuple[Array, Array]:
         """Oids (S32, sorted, each once) and sizes of all files: copies, not views."""
-        if not self._batches:
+        if not self.batches:
             return np.empty(0, "S32"), np.empty(0, np.uint64)
-        oids = np.concatenate([batch.oid for batch in self._batches])
-        sizes = np.concatenate([batch.size for batch in self._batches])
+        oids = np.concatenate([batch.oid for batch in self.batches])
+        sizes = np.concatenate([batch.size for batch in self.batches])
         unique, first = np.unique(oids, return_index=True)
         return unique, sizes[first]
 
@@ -189,7 +157,7 @@ class Manifest:
         """The chunks of the file named `oid`, if it is here."""
         runs: list[_Run] = []
         size = 0
-        for batch in self._batches:
+        for batch in self.batches:
             first, last = (int(np.searchsorted(batch.oid, np.bytes_(oid), side)) for side in ("left", "right"))
             for row in range(first, last):
                 runs.append(batch.run(row))
@@ -198,12 +166,12 @@ class Manifest:
 
     def chunk_columns(self) -> Iterator[tuple[Array, Array, Array, Array]]:
         """Hash, length, pack number and offset of all chunks, a batch at a time, as mapped columns."""
-        for batch in self._batches:
+        for batch in self.batches:
             yield batch.hash, batch.length, batch.pack, batch.offset
 
     def chunk_oids(self) -> Iterator[Array]:
         """The oid that each chunk belongs to, in the order of `chunk_columns`."""
-        for batch in self._batches:
+        for batch in self.batches:
             yield np.repeat(batch.oid, np.diff(batch.bounds))
 
 
@@ -233,8 +201,15 @@ class _Run:
         ]
 
 
-class _Batch:
-    """The mapped columns of one record batch; chunk columns begin at the first row's first chunk."""
+class Batch:
+    """The mapped columns of one record batch; chunk columns begin at the first row's first chunk.
+
+    Attributes:
+        oid: Each row's file.
+        size: That file's length.
+        bounds: Where each row's chunks begin, and where the last one's end.
+        hash, length, pack, offset, start: Of each chunk.
+    """
 
     __slots__ = ("_record", "bounds", "hash", "length", "offset", "oid", "pack", "size", "start")
 
@@ -244,7 +219,7 @@ class _Batch:
             raise ValueError("a batch is empty or has nulls")
         bounds = lists.offsets.to_numpy().astype(np.int64)
         chunks = lists.values.slice(int(bounds[0]), int(bounds[-1] - bounds[0]))
-        fields = {field.name: chunks.field(index) for index, field in enumerate(_CHUNK_FIELDS)}
+        fields = {field.name: chunks.field(index) for index, field in enumerate(CHUNK_FIELDS)}
         if any(column.null_count for column in fields.values()):
             raise ValueError("a chunk has nulls")
         self._record = record  # keeps the mapping alive
@@ -256,6 +231,7 @@ class _Batch:
         self.offset, self.start = fields["offset"].to_numpy(), fields["start"].to_numpy()
 
     def run(self, row: int) -> _Run:
+        """The chunks of a row."""
         part = slice(int(self.bounds[row]), int(self.bounds[row + 1]))
         return _Run(self.hash[part], self.length[part], self.pack[part], self.offset[part], self.start[part])
 
@@ -269,7 +245,7 @@ def _fixed_binary(column: pa.FixedSizeBinaryArray) -> Array:
 
 def _pack_names(schema: pa.Schema, name: str) -> tuple[str, ...]:
     metadata = schema.metadata or {}
-    if metadata.get(b"mvcfs.manifest") != b"1" or not schema.remove_metadata().equals(_SCHEMA):
+    if metadata.get(b"mvcfs.manifest") != b"1" or not schema.remove_metadata().equals(SCHEMA):
         raise CorruptData(f"manifest {name} has a schema that is not known")
     packs = json.loads(metadata.get(b"mvcfs.packs", b"null"))
     if not isinstance(packs, list) or not all(isinstance(p, str) and _PACK_NAME.fullmatch(p) for p in packs):
@@ -277,7 +253,7 @@ def _pack_names(schema: pa.Schema, name: str) -> tuple[str, ...]:
     return tuple(packs)
 
 
-def _check(batches: Sequence[_Batch], pack_count: int, name: str) -> None:
+def _check(batches: Sequence[Batch], pack_count: int, name: str) -> None:
     previous: tuple[bytes, int, int] | None = None  # oid, size and where the chunks have come to
     for batch in batches:
         if len(batch.pack) and int(batch.pack.max()) >= pack_count:
@@ -301,7 +277,7 @@ def _check(batches: Sequence[_Batch], pack_count: int, name: str) -> None:
         raise CorruptData(f"manifest {name}: a file's chunks don't add up to its size")
 
 
-def _row_spans(batch: _Batch, name: str) -> tuple[list[int], list[int]]:
+def _row_spans(batch: Batch, name: str) -> tuple[list[int], list[int]]:
     """Where each row's chunks begin and end in their file; rows without chunks give 0, 0."""
     first, last = batch.bounds[:-1], batch.bounds[1:]
     if len(batch.start) == 0:
@@ -315,72 +291,3 @@ def _row_spans(batch: _Batch, name: str) -> tuple[list[int], list[int]]:
     begins_of = np.where(filled, batch.start[np.minimum(first, len(ends) - 1)], 0)
     ends_of = np.where(filled, ends[np.maximum(last - 1, 0)], 0)
     return begins_of.tolist(), ends_of.tolist()
-
-
-def _used_packs(rows: Array, files: Sequence[SpooledFile], count: int) -> Array:
-    used = np.zeros(count, dtype=bool)
-    for file in files:
-        for first, number in file.spans:
-            used[rows["pack"][first : first + number]] = True
-    return used
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """Some of a file's chunks, as one row of the manifest."""
-
-    file: SpooledFile
-    spans: tuple[tuple[int, int], ...]
-    count: int
-
-
-def _batches(files: Sequence[SpooledFile]) -> Iterator[list[_Part]]:
-    """Rows in groups of at most `RUN_CHUNKS` chunks and as many rows."""
-    group: list[_Part] = []
-    total = 0
-    for file in files:
-        for part in _parts(file):
-            if group and (total + part.count > RUN_CHUNKS or len(group) >= RUN_CHUNKS):
-                yield group
-                group, total = [], 0
-            group.append(part)
-            total += part.count
-    if group:
-        yield group
-
-
-def _parts(file: SpooledFile) -> Iterator[_Part]:
-    spans: list[tuple[int, int]] = []
-    total = 0
-    for first, number in file.spans:
-        while number:
-            take = min(number, RUN_CHUNKS - total)
-            spans.append((first, take))
-            first, number, total = first + take, number - take, total + take
-            if total == RUN_CHUNKS:
-                yield _Part(file, tuple(spans), total)
-                spans, total = [], 0
-    if spans or not file.spans:
-        yield _Part(file, tuple(spans), total)
-
-
-def _encode(rows: Array, parts: Sequence[_Part], numbers: Array, schema: pa.Schema) -> pa.RecordBatch:
-    pieces = [rows[first : first + number] for part in parts for first, number in part.spans]
-    chunk_rows = np.concatenate(pieces) if pieces else np.empty(0, dtype=ROW)
-    hashes = pa.py_buffer(np.ascontiguousarray(chunk_rows["hash"]).tobytes())
-    columns = [
-        pa.FixedSizeBinaryArray.from_buffers(pa.binary(32), len(chunk_rows), [None, hashes]),
-        pa.array(np.ascontiguousarray(chunk_rows["length"])),
-        pa.array(numbers[chunk_rows["pack"]] if len(chunk_rows) else np.empty(0, np.uint32)),
-        pa.array(np.ascontiguousarray(chunk_rows["offset"])),
-        pa.array(np.ascontiguousarray(chunk_rows["start"])),
-    ]
-    chunks = pa.StructArray.from_arrays(columns, fields=_CHUNK_FIELDS)
-    bounds = np.zeros(len(parts) + 1, dtype=np.int32)
-    np.cumsum([part.count for part in parts], out=bounds[1:])
-    lists = pa.ListArray.from_arrays(pa.array(bounds), chunks, type=_SCHEMA.field("chunks").type)
-    oids = pa.FixedSizeBinaryArray.from_buffers(
-        pa.binary(32), len(parts), [None, pa.py_buffer(b"".join(part.file.oid for part in parts))]
-    )
-    sizes = pa.array([part.file.size_bytes for part in parts], pa.uint64())
-    return pa.record_batch([oids, sizes, lists], schema=schema)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ class ManifestSet:
         directory: Path,
         config: ContentConfig,
         limiter: trio.CapacityLimiter,
+        reread: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """Starts with none.
 
@@ -55,12 +56,14 @@ class ManifestSet:
             directory: Folder of the local copies; made if need be.
             config: Sizes.
             limiter: Threads that write and check local copies.
+            reread: Has whoever follows the ref log read it again, and call `set_live` with what it says now.
         """
         self._storage = storage
         self._model_path = model_path
         self._directory = directory
         self._config = config
         self._limiter = limiter
+        self._reread = reread
         self._live: dict[str, int] = {}
         self._indexed: set[str] = set()
         self._failed: dict[str, MvcfsError] = {}
@@ -80,11 +83,15 @@ class ManifestSet:
 
     def set_live(self, manifests: Iterable[StoredFile]) -> None:
         """Says which manifests count from now on. Nothing is fetched yet."""
-        self._live = {file.name: file.size_bytes for file in manifests}
+        before, self._live = self._live, {file.name: file.size_bytes for file in manifests}
         self._failed = {}
-        gone = self._indexed - self._live.keys()
+        gone = before.keys() - self._live.keys()
         if gone:
             self._forget(gone)
+            for name in gone:
+                # What is mapped stays readable.
+                with suppress(OSError):
+                    self.local_path(name).unlink(missing_ok=True)
 
     async def find(self, oid: str) -> FileChunks | None:
         """The chunks of a file, or None when no live manifest has it.
@@ -94,17 +101,38 @@ class ManifestSet:
             StorageError: A manifest couldn't be fetched, and no other has the file.
         """
         key = bytes.fromhex(oid)
-        chunks = await self._find_indexed(key)
-        if chunks is None and self._live.keys() - self._indexed:
-            await self._index_missing()
-            chunks = await self._find_indexed(key)
-        if chunks is not None:
-            return chunks
-        for error in self._failed.values():
-            raise type(error)(
-                f"large file {oid} is in no manifest that could be read; one could not: {error}"
-            ) from error
+        reread = self._reread
+        while True:
+            before = self._live.keys()
+            chunks, failed = await self._look(key)
+            if chunks is not None:
+                return chunks
+            if isinstance(failed, (CorruptData, NotFound)) and reread is not None and self._live.keys() == before:
+                # A manifest that is gone may have been joined into another.
+                with suppress(MvcfsError):
+                    await reread()
+                reread = None
+            if self._live.keys() == before:
+                break
+        if failed is not None:
+            raise type(failed)(
+                f"large file {oid} is in no manifest that could be read; one could not: {failed}"
+            ) from failed
         return None
+
+    async def _look(self, key: bytes) -> tuple[FileChunks | None, MvcfsError | None]:
+        """The chunks of a file; else why a manifest that may have it can't be read, if there is such a one."""
+        failed: MvcfsError | None = None
+        try:
+            chunks = await self._find_indexed(key)
+            if chunks is None and self._live.keys() - self._indexed:
+                await self._index_missing()
+                chunks = await self._find_indexed(key)
+        except (CorruptData, StorageError, NotFound) as error:
+            chunks, failed = None, error
+        if chunks is None and failed is None:
+            failed = next(iter(self._failed.values()), None)
+        return chunks, failed
 
     async def get(self, name: str) -> Manifest:
         """A manifest, mapped; NotFound, CorruptData, StorageError."""

@@ -8,7 +8,9 @@ task gets into that nursery.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import secrets
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +22,15 @@ from mvcfs.content.check import PackProblem, check_manifest, check_pack
 from mvcfs.content.chunk_store import ChunkStore
 from mvcfs.content.config import ContentConfig
 from mvcfs.content.dedup import DedupIndex
+from mvcfs.content.file_upload import store_file
 from mvcfs.content.manifest_file import FileChunks
+from mvcfs.content.manifest_join import write_joined_manifest
 from mvcfs.content.manifests import ManifestSet
 from mvcfs.content.pack_file import FOOTER_BASE_BYTES, FOOTER_ROW_BYTES
+from mvcfs.content.packs import check_stored, discard_file
 from mvcfs.content.reader import LargeReader
 from mvcfs.content.upload import Upload, UploadServices
-from mvcfs.errors import CorruptData, InvalidArgument, NotFound
+from mvcfs.errors import CorruptData, InvalidArgument, NotFound, StorageError
 from mvcfs.storage.protocol import Storage
 from mvcfs.types import LargeContent, StoredFile
 
@@ -45,6 +50,7 @@ class ModelContent:
         budget: Budget,
         config: ContentConfig,
         nursery: trio.Nursery,
+        reread: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """Reads and writes nothing yet.
 
@@ -56,6 +62,8 @@ class ModelContent:
             budget: The mount's memory.
             config: Sizes.
             nursery: Where tasks run that outlive a call.
+            reread: Has the ref log read again and `set_live` called; asked for when a manifest is missing, which may
+                have been joined into another.
 
         Raises:
             InvalidArgument: The store's blocks are too small for a chunk.
@@ -67,7 +75,8 @@ class ModelContent:
         self._storage = storage
         self._model_path = model_path
         self._config = config
-        self._manifests = ManifestSet(storage, model_path, local_dir / "manifests", config, files)
+        self._manifests = ManifestSet(storage, model_path, local_dir / "manifests", config, files, reread)
+        self._files = files
         self._live_packs: dict[str, int] = {}
         self._store = ChunkStore(storage, model_path, cache, budget, config, nursery.start_soon)
         self._dedup = DedupIndex(local_dir / "chunks.sqlite", config.dedup_rows)
@@ -140,6 +149,38 @@ class ModelContent:
     def upload(self) -> Upload:
         """A new upload, for one publish."""
         return Upload(self._services)
+
+    async def join_manifests(self, names: Sequence[str]) -> StoredFile:
+        """Makes one manifest of all that some live ones hold, here and in the store; nothing refers to it yet.
+
+        Raises:
+            NotFound: One is live no longer, or the model was renamed or removed.
+            CorruptData: One is damaged.
+            StorageError: The store or the local disk failed.
+        """
+        await self._manifests.sweep()
+        manifests = [await self._manifests.get(name) for name in names]
+        name = f"manifests/{secrets.token_hex(16)}.arrow"
+        local = self._manifests.local_path(name)
+        write = partial(write_joined_manifest, local, manifests)
+        path = f"{self._model_path()}/{name}"
+        try:
+            size = await trio.to_thread.run_sync(write, limiter=self._files)
+            joined = StoredFile(name, size)
+            await store_file(self._storage, local, path, size, self._config.piece_bytes, self._files)
+            await check_stored(self._storage, self._model_path(), [joined])
+        except BaseException as error:
+            local.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                raise StorageError(f"no joined manifest can be written in {local.parent}: {error}") from error
+            raise
+        await self._dedup.learn_joined(name, names)
+        return joined
+
+    async def discard_joined(self, joined: StoredFile) -> None:
+        """Removes a manifest that `join_manifests` made and that was not published."""
+        self._manifests.local_path(joined.name).unlink(missing_ok=True)
+        await discard_file(self._storage, f"{self._model_path()}/{joined.name}")
 
     async def check_manifest(self, name: str) -> list[PackProblem]:
         """What is wrong with a live manifest or the packs it names, data not read; see `mvcfs.content.check`."""

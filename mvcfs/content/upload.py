@@ -27,15 +27,13 @@ from mvcfs.content.budget import Budget
 from mvcfs.content.chunker import Chunker, Cut, Piece, chunker_name
 from mvcfs.content.config import ContentConfig
 from mvcfs.content.dedup import DedupIndex, Place
-from mvcfs.content.manifest_file import SpooledFile, write_manifest
+from mvcfs.content.file_upload import store_file
+from mvcfs.content.manifest_writing import SpooledFile, write_manifest
 from mvcfs.content.manifests import ManifestSet
 from mvcfs.content.packs import (
-    CLEANUP_S,
     PackPool,
     Reservation,
     check_stored,
-    close_checked,
-    create_checked,
     discard_file,
 )
 from mvcfs.content.spool import PieceReader, Rows, Source, Spool
@@ -318,26 +316,9 @@ class Upload:
     async def _store_manifest(self, local: Path, manifest: StoredFile) -> None:
         services = self._services
         path = f"{services.model_path()}/{manifest.name}"
-        writer = await create_checked(services.storage, path)
-        try:
-            for offset in range(0, manifest.size_bytes, self._config.piece_bytes):
-                data = await trio.to_thread.run_sync(
-                    _read_at, local, offset, self._config.piece_bytes, limiter=services.files
-                )
-                await writer.write(data)
-            await close_checked(services.storage, writer, path, manifest.size_bytes)
-        except BaseException:
-            with trio.move_on_after(CLEANUP_S, shield=True):
-                await writer.abort()
-            raise
+        await store_file(services.storage, local, path, manifest.size_bytes, self._config.piece_bytes, services.files)
 
     def _drop_spool(self) -> None:
         if self._spool is not None:
             self._spool.close()
             self._spool = None
-
-
-def _read_at(path: Path, offset: int, length: int) -> bytes:
-    with path.open("rb") as file:
-        file.seek(offset)
-        return file.read(length)

@@ -273,7 +273,7 @@ class Committer:
     async def _settle(self, plan: Plan, published: Published, own_tree: str) -> CommitOutcome:
         tree = self.tree
         repository = tree.model.repository
-        tree.model.content.set_live(repository.refs.manifests, repository.refs.packs)
+        tree.model.set_live()
         if published.aside or published.conflict:
             if published.conflict:
                 log.error(

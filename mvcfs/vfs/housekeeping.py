@@ -11,6 +11,8 @@ import random
 
 import trio
 
+from mvcfs.errors import MvcfsError, UnknownOutcome
+from mvcfs.versions.pack_joining import Joinable, plan_join
 from mvcfs.vfs.sources import ModelData
 
 log = logging.getLogger(__name__)
@@ -27,6 +29,7 @@ class Housekeeping:
         self._due = trio.Event()
         self._scope = trio.CancelScope()
         self._running = trio.Lock()
+        self._keeping = trio.Lock()
 
     def start(self, nursery: trio.Nursery) -> None:
         """Starts the task."""
@@ -41,9 +44,37 @@ class Housekeeping:
 
     async def keep(self) -> None:
         """Does what is due now. What the store is the cause of is logged."""
-        repository = self._data.repository
-        await repository.upkeep.run()
-        self._data.content.set_live(repository.refs.manifests, repository.refs.packs)
+        async with self._keeping:
+            await self._join_manifests()
+            await self._data.repository.upkeep.run()
+            self._data.set_live()
+
+    async def _join_manifests(self) -> None:
+        """Joins manifests as long as a level is full."""
+        repository, content = self._data.repository, self._data.content
+        while True:
+            live = repository.refs.manifests
+            inputs = plan_join([Joinable(file, file.size_bytes >> 10) for file in live])
+            if not inputs:
+                return
+            self._data.set_live()
+            try:
+                joined = await content.join_manifests([file.name for file in inputs])
+                stays = False
+                try:
+                    stays = await repository.upkeep.publish_join(inputs, manifests=(joined,))
+                except UnknownOutcome:
+                    stays = True
+                    raise
+                finally:
+                    if not stays:
+                        await content.discard_joined(joined)
+                    self._data.set_live()
+            except (MvcfsError, OSError) as error:
+                log.warning("%s: manifests are joined later: %s", self._data.name, error)
+                return
+            if not stays:
+                return
 
     def _wake(self) -> None:
         self._due.set()

@@ -82,9 +82,9 @@ class OpenModel:
         self.shown.changes(data.repository.refs)
         self._services = services
         self._opening = trio.Lock()
-        self._housekeeping = Housekeeping(data)
+        self.housekeeping = Housekeeping(data)
         if services.overlay is not None and not services.config.read_only:
-            self._housekeeping.start(services.nursery)
+            self.housekeeping.start(services.nursery)
 
     @property
     def name(self) -> str:
@@ -162,8 +162,7 @@ class OpenModel:
         """
         changed = await self.data.repository.refresh()
         if changed:
-            refs = self.data.repository.refs
-            self.data.content.set_live(refs.manifests, refs.packs)
+            self.data.set_live()
         await self.follow()
         return changed
 
@@ -253,5 +252,5 @@ class OpenModel:
             with trio.move_on_after(_LAST_PUBLISH_S):
                 async with branch.committer.lock:
                     pass
-        await self._housekeeping.aclose()
+        await self.housekeeping.aclose()
         await self.data.content.aclose()

@@ -239,6 +239,11 @@ class StoreService:
         local_dir = self.local_dir / "models" / model_id
         local_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         repository = await self.store.open_model(name, local_dir=local_dir, publisher=self.publisher())
+
+        async def reread() -> None:
+            await repository.refresh()
+            data.set_live()
+
         content = ModelContent(
             self.storage,
             model_path=lambda: repository.path,
@@ -247,12 +252,14 @@ class StoreService:
             budget=self.budget,
             config=self.content_config,
             nursery=self._nursery,
+            reread=reread,
         )
-        content.set_live(repository.refs.manifests, repository.refs.packs)
+        data = ModelData(repository, content)
+        data.set_live()
         services = Services(
             self.config, self.content_config, self.overlay, self.staging, self._nursery, self._invalidate
         )
-        return OpenModel(ModelData(repository, content), services)
+        return OpenModel(data, services)
 
     def publisher(self) -> Publisher:
         """Who publishes from here."""

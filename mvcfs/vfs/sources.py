@@ -77,6 +77,11 @@ class ModelData:
         """The model's name."""
         return self.repository.name
 
+    def set_live(self) -> None:
+        """Tells content what the ref log holds, as far as it was taken in."""
+        refs = self.repository.refs
+        self.content.set_live(refs.manifests, refs.packs)
+
     async def entries(self, tree: str) -> dict[bytes, TreeEntry]:
         """A tree's entries by name."""
         return {entry.name: entry for entry in await self.repository.list_tree(tree)}

@@ -131,7 +131,9 @@ class Rig:
         self.cache = BlockCache(self.directory / "cache" if self.cache_bytes else None, self.cache_bytes, 0)
         self.content = self.another()
 
-    def another(self, directory: str = "local") -> ModelContent:
+    def another(
+        self, directory: str = "local", reread: Callable[[], Awaitable[None]] | None = None
+    ) -> ModelContent:
         """One more mount of the model; with the same directory it is the same host after a restart."""
         content = ModelContent(
             self.storage,
@@ -141,6 +143,7 @@ class Rig:
             budget=self.budget,
             config=self.config,
             nursery=self.nursery,
+            reread=reread,
         )
         content.set_live(self.manifests, self.packs)
         return content

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mvcfs.content.manifest_file import _SCHEMA, ROW, Manifest, SpooledFile, write_manifest
+from mvcfs.content.manifest_file import ROW, SCHEMA, Manifest
+from mvcfs.content.manifest_writing import SpooledFile, write_manifest
 from mvcfs.content.pack_file import TRAILER_BYTES
 from mvcfs.errors import CorruptData
 from tests.content.content_tools import MODEL, noise, open_rig
@@ -86,7 +87,7 @@ async def test_a_damaged_manifest_is_a_problem(tmp_path: Path) -> None:
 
 def write_hostile(path: Path, rows: list[tuple[bytes, int, list[dict[str, Any]]]], packs: Any = None) -> None:
     names = json.dumps([PACK] if packs is None else packs)
-    schema = _SCHEMA.with_metadata({"mvcfs.manifest": "1", "mvcfs.packs": names})
+    schema = SCHEMA.with_metadata({"mvcfs.manifest": "1", "mvcfs.packs": names})
     columns = [[row[i] for row in rows] for i in range(3)]
     arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:

@@ -61,7 +61,7 @@ class _Checker:
             self._add(name, "log", str(error))
             return
         refs = model.data.repository.refs
-        model.data.content.set_live(refs.manifests, refs.packs)
+        model.data.set_live()
         self.counts["records"] += refs.number + 1
         self.counts["versions"] += sum(state.version for state in refs.branches.values())
         self.counts["git_packs"] += len(refs.git)
@@ -73,15 +73,21 @@ class _Checker:
         await self._check_contents(model)
 
     async def _check_contents(self, model: OpenModel) -> None:
-        refs, content = model.data.repository.refs, model.data.content
-        found = []
-        for manifest in refs.manifests:
-            self.counts["manifests"] += 1
-            found += await content.check_manifest(manifest.name)
+        repository, content = model.data.repository, model.data.content
+        while True:
+            refs = repository.refs
+            found = []
+            for manifest in refs.manifests:
+                found += await content.check_manifest(manifest.name)
+            # What is damaged may have been joined meanwhile: then it is looked at as it is now.
+            if not found or not await repository.refresh():
+                break
+            model.data.set_live()
         for pack in refs.packs:
-            self.counts["packs"] += 1
-            self.counts["pack_bytes"] += pack.size_bytes
             found += await content.check_pack(pack.name, self._data)
+        self.counts["manifests"] += len(refs.manifests)
+        self.counts["packs"] += len(refs.packs)
+        self.counts["pack_bytes"] += sum(pack.size_bytes for pack in refs.packs)
         for problem in found:
             self._add(model.name, problem.name, problem.text, await self._versions_of(model, problem.oids))
         await self._check_large_files(model)
