@@ -152,8 +152,8 @@ def check_mtab(path: Path = Path("/etc/mtab")) -> Check:
     if path.exists():
         return Check(str(path), "ok", "there")
     sudo = "" if os.geteuid() == 0 else "sudo "
-    state = "note" if os.geteuid() == 0 else "missing"
-    return Check(str(path), state, "not there: ordinary users can't unmount", f"{sudo}ln -s /proc/self/mounts {path}")
+    detail, fix = "not there: ordinary users can't unmount", f"{sudo}ln -s /proc/self/mounts {path}"
+    return Check(str(path), "note" if os.geteuid() == 0 else "missing", detail, fix)
 
 
 def check_libfuse() -> Check:
