@@ -18,6 +18,7 @@ from typer.main import get_command
 
 from mvcfs import __version__
 from mvcfs.cli import (
+    alias,
     branch,
     commit,
     diff,
@@ -70,6 +71,7 @@ _PANELS: tuple[tuple[str, tuple[tuple[Callable[..., Any], str, type[Any] | None]
             (info.info, info.HELP, None),
             (branch.branch, branch.HELP, None),
             (tag.tag, tag.HELP, None),
+            (alias.alias, alias.HELP, None),
             (undelete.undelete, undelete.HELP, None),
         ),
     ),

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 
+from mvcfs.cli.alias_moves import show_moves
 from mvcfs.cli.dispatch import call
 from mvcfs.cli.options import CommonOptions, OutputOptions, StoreOptions, TargetOptions
 from mvcfs.cli.output import print_json, print_line, print_table
 from mvcfs.cli.place import locate
-from mvcfs.types import NS_PER_S
+from mvcfs.cli.shown import format_time
 
 HELP = """List the versions of a branch, newest first.
 
@@ -20,6 +20,7 @@ HELP = """List the versions of a branch, newest first.
 Examples:
   mvcfs log /models/llama/main
   mvcfs log -n 5 /models/llama/main
+  mvcfs log --alias champion /models/llama
   mvcfs log --store hdfs://namenode:8020/models llama/main
 """
 
@@ -31,9 +32,15 @@ def log(
     stores: StoreOptions,
     common: CommonOptions,
     limit: Annotated[int | None, typer.Option("-n", "--limit", min=1, metavar="N", help="At most so many.")] = None,
+    alias: Annotated[
+        str | None, typer.Option("--alias", metavar="NAME", help="The moves of an alias of the model instead.")
+    ] = None,
 ) -> None:
     """Prints the versions of the branch that `path` names."""
     place = locate(path, target.store)
+    if alias is not None:
+        show_moves(place, alias, limit, stores, output)
+        return
     result = call(place, "log", {**place.target(), "limit": limit}, stores)
     if output.json:
         print_json(result)
@@ -55,8 +62,3 @@ def _row(version: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
         str(version.get("author") or ""),
         f"{subject} ({tags})" if tags else subject,
     )
-
-
-def format_time(time_ns: int) -> str:
-    """Writes a time as people and `branch@TIME` do: `2026-11-20 12:00:00`, UTC."""
-    return datetime.fromtimestamp(time_ns // NS_PER_S, tz=UTC).strftime("%Y-%m-%d %H:%M:%S")

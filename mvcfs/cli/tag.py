@@ -9,10 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from mvcfs.cli.dispatch import call
-from mvcfs.cli.log import format_time
 from mvcfs.cli.options import CommonOptions, OutputOptions, StoreOptions, TargetOptions
 from mvcfs.cli.output import print_json, print_line, print_table
 from mvcfs.cli.place import locate
+from mvcfs.cli.shown import first_line, format_time, show_version
 from mvcfs.errors import InvalidArgument
 
 HELP = """List, make and delete tags of a model.
@@ -74,10 +74,5 @@ def _row(tag: Mapping[str, Any]) -> tuple[str, ...]:
         str(tag["commit"])[:10],
         format_time(tag.get("tagged_ns") or tag["time_ns"]),
         str(tag.get("tagger") or ""),
-        (str(tag.get("message") or "").splitlines() or [""])[0],
+        first_line(tag.get("message")),
     )
-
-
-def show_version(row: Mapping[str, Any]) -> str:
-    """A version as people write it: `main@42`; nothing for a commit that is none."""
-    return "" if row.get("version") is None else f"{row['branch']}@{row['version']}"

@@ -243,6 +243,8 @@ def _check_objects(objects: GitObjects, state: LogState) -> list[Problem]:
             tips.setdefault(branch.tip, []).append(f"{name}@{branch.version}")
     for name, target in (*refs.tags.items(), *refs.aliases.items()):
         tips.setdefault(target, []).append(name)
+    for name, log in refs.alias_logs.items():
+        tips.setdefault(log, []).append(f"log of alias {name}")
     faults = walk_missing(objects, tips)
     if not faults:
         return []

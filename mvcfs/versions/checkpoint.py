@@ -43,7 +43,7 @@ def parse_checkpoint(data: bytes, where: str) -> LogState:
     table = RefTable.load(
         fields.items("branches", _parse_branch),
         fields.items("tags", _parse_tag),
-        fields.items("aliases", _parse_alias),
+        (*fields.items("aliases", _parse_alias), *fields.items("removed_aliases", _parse_removed_alias)),
         where,
     )
     return LogState(
@@ -79,8 +79,11 @@ def encode_checkpoint(state: LogState) -> bytes:
             "branches": [_branch_json(branch) for branch in branches],
             "tags": [ref_change_json(TagChange(name, target)) for name, target in refs.tags.items()],
             "aliases": [
-                ref_change_json(AliasChange(name, note.target, note.who, note.why))
+                ref_change_json(AliasChange(name, note.target, note.who, note.why, note.log))
                 for name, note in refs.alias_notes.items()
+            ],
+            "removed_aliases": [
+                {"alias": name, "log": log} for name, log in refs.alias_logs.items() if name not in refs.aliases
             ],
             "git": files_json(refs.git),
             "manifests": files_json(refs.manifests),
@@ -119,5 +122,15 @@ def _parse_tag(value: object, where: str) -> TagChange:
 
 def _parse_alias(value: object, where: str) -> AliasChange:
     fields = Fields(value, where)
-    target = fields.hexadecimal("target", 40)
-    return AliasChange(fields.text("alias"), target, fields.text("who", ""), fields.text("why", ""))
+    return AliasChange(
+        fields.text("alias"),
+        fields.hexadecimal("target", 40),
+        fields.text("who", ""),
+        fields.text("why", ""),
+        fields.optional_hexadecimal("log", 40),
+    )
+
+
+def _parse_removed_alias(value: object, where: str) -> AliasChange:
+    fields = Fields(value, where)
+    return AliasChange(fields.text("alias"), None, log=fields.hexadecimal("log", 40))

@@ -309,7 +309,8 @@ def _ref_names(refs: Refs, objects: GitObjects, branches: Collection[str]) -> di
     marks |= {f"refs/mvcfs/aliases/{name}": target for name, target in refs.aliases.items()}
     if not branches:
         deleted = {f"refs/mvcfs/deleted/{branch.id}": branch.tip for branch in refs.deleted}
-        every = names | deleted | marks
+        logs = {f"refs/mvcfs/alias-logs/{name}": log for name, log in refs.alias_logs.items()}
+        every = names | deleted | marks | logs
     else:
         tips = [tip for tip in names.values() if tip is not None]
         commits = {oid for oid in _commits(objects, tips)}

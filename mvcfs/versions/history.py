@@ -7,7 +7,7 @@ what is kept is changed on the trio thread only.
 
 from __future__ import annotations
 
-import re
+import functools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -16,12 +16,13 @@ import trio
 
 from mvcfs.errors import Conflict, CorruptData, NotFound
 from mvcfs.types import Author
-from mvcfs.versions.git_format import RawCommit
+from mvcfs.versions.alias_log import is_move
+from mvcfs.versions.git_format import OID_DIGITS, RawCommit
 from mvcfs.versions.objects import GitObjects
 from mvcfs.versions.refs import BranchState, Refs
+from mvcfs.versions.trailers import parse_trailers
 
 _STEPS_AT_LEAST = 256
-_TRAILER = re.compile(r"([A-Za-z0-9-]+): (.*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class CommitInfo:
             raw.author.time_s,
             raw.committer.time_s,
             raw.message,
-            _trailers(raw.message),
+            parse_trailers(raw.message),
         )
 
     @property
@@ -100,13 +101,6 @@ class VersionInfo:
     def subject(self) -> str:
         """The message's first line."""
         return self.message.partition("\n")[0]
-
-
-def _trailers(message: str) -> tuple[tuple[str, str], ...]:
-    _, separator, last = message.rstrip().rpartition("\n\n")
-    matches = [_TRAILER.fullmatch(line) for line in last.split("\n")] if separator else []
-    found = [(match[1], match[2]) for match in matches if match is not None]
-    return tuple(found) if len(found) == len(matches) else ()
 
 
 class _Step(NamedTuple):
@@ -253,8 +247,10 @@ class History:
         walked = await trio.to_thread.run_sync(_walk, self._objects, commit, steps, limiter=self._limiter)
         return walked[-1].parent if len(walked) == steps else None
 
-    async def commit_with_prefix(self, prefix: str, tips: Collection[str]) -> str:
+    async def commit_with_prefix(self, prefix: str, tips: Collection[str], logs: Collection[str] = ()) -> str:
         """The one commit that `tips` lead to whose id starts with these hex digits.
+
+        A move of the aliases whose last moves `logs` are is found by its whole id only.
 
         Raises:
             NotFound: There is none.
@@ -268,6 +264,9 @@ class History:
                 self._commits |= found
                 self._commits_of = wanted
             matching = sorted(oid for oid in self._commits if oid.startswith(prefix))
+        if not matching and len(prefix) == OID_DIGITS and logs:
+            look = functools.partial(is_move, self._objects, logs, prefix)
+            matching = [prefix] if await trio.to_thread.run_sync(look, limiter=self._limiter) else []
         if not matching:
             raise NotFound(f"no commit {prefix!r} in this model")
         if len(matching) > 1:

@@ -79,12 +79,13 @@ class TagChange:
 
 @dataclass(frozen=True, slots=True)
 class AliasChange:
-    """Makes or moves an alias, or removes it (`target` None)."""
+    """Makes or moves an alias, or removes it (`target` None). `log` is the commit that keeps this move."""
 
     alias: str
     target: str | None
     who: str = ""
     why: str = ""
+    log: str | None = None
 
 
 RefChange = BranchMove | BranchHide | BranchDrop | TagChange | AliasChange
@@ -262,8 +263,13 @@ def parse_ref_change(value: object, where: str) -> RefChange:
     if "tag" in fields:
         return TagChange(fields.text("tag"), fields.optional_hexadecimal("target", 40))
     if "alias" in fields:
-        target = fields.optional_hexadecimal("target", 40)
-        return AliasChange(fields.text("alias"), target, fields.text("who", ""), fields.text("why", ""))
+        return AliasChange(
+            fields.text("alias"),
+            fields.optional_hexadecimal("target", 40),
+            fields.text("who", ""),
+            fields.text("why", ""),
+            fields.optional_hexadecimal("log", 40),
+        )
     raise CorruptData(f"{where}: a ref change names a branch, a tag or an alias")
 
 
@@ -281,7 +287,8 @@ def ref_change_json(change: RefChange) -> dict[str, Any]:
         case TagChange():
             return {"tag": change.tag, "target": change.target}
         case AliasChange():
-            return {"alias": change.alias, "target": change.target, "who": change.who, "why": change.why}
+            value = {"alias": change.alias, "target": change.target, "who": change.who, "why": change.why}
+            return value if change.log is None else value | {"log": change.log}
 
 
 def _parse_object(value: object, where: str, number: int | None = None) -> InlineObject:

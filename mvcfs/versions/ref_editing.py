@@ -12,12 +12,13 @@ from dataclasses import replace
 from typing import TypeVar
 
 from mvcfs.types import NS_PER_S, Author, TreeEntry
+from mvcfs.versions.alias_log import AliasMove, write_move
 from mvcfs.versions.commits import inline, write_commit
 from mvcfs.versions.git_format import RawTag, Signature
 from mvcfs.versions.history import History
 from mvcfs.versions.log_state import LogState
 from mvcfs.versions.publish import Draft, Publisher
-from mvcfs.versions.records import BranchMove, RefChange
+from mvcfs.versions.records import AliasChange, BranchMove, RefChange
 from mvcfs.versions.ref_plans import (
     plan_create_branch,
     plan_create_tag,
@@ -124,14 +125,51 @@ class RefEditing(ABC):
         """Removes a tag. NotFound."""
         await self._change_refs("tag", lambda refs: plan_delete_tag(refs, name))
 
-    async def set_alias(self, name: str, commit: str, *, who: str, why: str) -> None:
-        """Makes or moves an alias. InvalidName, AlreadyExists for a branch's or tag's name, NotFound for the commit."""
-        self._objects.read_commit(commit)
-        await self._change_refs("alias", lambda refs: plan_set_alias(refs, name, commit, who, why))
+    async def set_alias(
+        self, name: str, commit: str, *, who: Author, why: str, branch: str | None = None
+    ) -> AliasMove:
+        """Makes or moves an alias, and keeps the move in its log.
 
-    async def delete_alias(self, name: str, *, who: str) -> None:
-        """Removes an alias. NotFound."""
-        await self._change_refs("alias", lambda refs: plan_delete_alias(refs, name, who))
+        Args:
+            name: The alias.
+            commit: What it shall name.
+            who: Who moves it.
+            why: Why.
+            branch: The branch that the commit is to be called a version of, if it is one of several's.
+
+        Returns:
+            The move, as its log keeps it.
+
+        Raises:
+            InvalidName, AlreadyExists: It can't be called so, or a branch or tag is.
+            NotFound: There is no such commit.
+        """
+        self._objects.read_commit(commit)
+        move = await self._move_alias(lambda refs: plan_set_alias(refs, name, commit, _shown(who), why), who, branch)
+        assert move is not None
+        return move
+
+    async def delete_alias(self, name: str, *, who: Author, why: str = "") -> AliasMove | None:
+        """Removes an alias, which its log says as well; the log stays. NotFound."""
+        return await self._move_alias(lambda refs: plan_delete_alias(refs, name, _shown(who), why), who)
+
+    async def _move_alias(
+        self, plan: Callable[[Refs], AliasChange], who: Author, branch: str | None = None
+    ) -> AliasMove | None:
+        async def draft(state: LogState) -> tuple[Draft, AliasMove | None]:
+            change = plan(state.refs)
+            previous, target, place = state.refs.alias_logs.get(change.alias), change.target, None
+            if target is None and previous is None:
+                # Whoever made this alias kept no log.
+                return Draft("alias", (change,)), None
+            if target is not None:
+                version = await self._history.place_of(state.refs, target, branch)
+                place = None if version is None else (version.branch, version.version)
+            now_ns = self._publisher.clock()
+            move = write_move(self._objects, change.alias, target, previous, who, change.why, now_ns, place)
+            return Draft("alias", (replace(change, log=move.oid),), inline(self._objects, [move.oid])), move
+
+        return await self._model.publish(draft)
 
     async def _change_refs(
         self, kind: str, plan: Callable[[Refs], Change], objects: tuple[tuple[str, bytes, str], ...] = ()
@@ -141,3 +179,7 @@ class RefEditing(ABC):
             return Draft(kind, (change,), objects), change
 
         return await self._model.publish(draft)
+
+
+def _shown(who: Author) -> str:
+    return f"{who.name} <{who.email}>"

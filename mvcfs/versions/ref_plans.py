@@ -100,13 +100,19 @@ def plan_delete_tag(refs: Refs, name: str) -> TagChange:
 def plan_set_alias(refs: Refs, name: str, target: str, who: str, why: str) -> AliasChange:
     """Makes or moves an alias. InvalidName, AlreadyExists for a name that a branch or tag has."""
     _check_free(refs, name, "alias", but=name if name in refs.aliases else None)
+    other = collision(name, [other for other in refs.alias_logs if other != name])
+    if other is not None:
+        raise AlreadyExists(
+            f"{name!r} and {other!r}, a removed alias whose moves are kept, can't both be an alias: "
+            "one is a directory of the other"
+        )
     if name.isdigit():
         raise InvalidName(f"no alias can be called {name!r}: it reads as a version number")
     return AliasChange(name, target, who, why)
 
 
-def plan_delete_alias(refs: Refs, name: str, who: str) -> AliasChange:
+def plan_delete_alias(refs: Refs, name: str, who: str, why: str = "") -> AliasChange:
     """Removes an alias. NotFound."""
     if name not in refs.aliases:
         raise NotFound(f"no alias {name!r}; {listed('there is', 'there are', refs.aliases)}")
-    return AliasChange(name, None, who)
+    return AliasChange(name, None, who, why)

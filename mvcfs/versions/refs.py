@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import secrets
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -47,11 +47,12 @@ class BranchState:
 
 @dataclass(frozen=True, slots=True)
 class AliasState:
-    """Where an alias points, and who moved it there why."""
+    """Where an alias points, and who moved it there why. `log` is the commit that keeps the move."""
 
     target: str
     who: str = ""
     why: str = ""
+    log: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,7 @@ class Refs:
         git: Live Git packs.
         manifests: Live manifests.
         packs: Live packs.
+        alias_logs: The last move of each alias that has a log, removed ones too, sorted.
     """
 
     number: int
@@ -79,6 +81,7 @@ class Refs:
     git: tuple[StoredFile, ...]
     manifests: tuple[StoredFile, ...]
     packs: tuple[StoredFile, ...]
+    alias_logs: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     def branch(self, name: str) -> BranchState:
         """The visible branch of this name.
@@ -100,8 +103,23 @@ class Refs:
         every = (*self.branches.values(), *self.deleted)
         return next((branch for branch in every if branch.id == branch_id), None)
 
+    def alias_log(self, name: str) -> str:
+        """The last move of an alias, which may be its removal.
+
+        Raises:
+            NotFound: There never was one of this name, or its moves aren't kept.
+        """
+        found = self.alias_logs.get(name)
+        if found is None:
+            raise NotFound(f"no alias {name!r}; {listed('there is', 'there are', self.alias_logs)}")
+        return found
+
     def tips(self) -> list[str]:
-        """Every commit and tag object that a ref holds, deleted branches included."""
+        """Every commit and tag object that a ref holds, deleted branches and moves of aliases included."""
+        return list(dict.fromkeys([*self.version_tips(), *self.alias_logs.values()]))
+
+    def version_tips(self) -> list[str]:
+        """Every commit and tag object that a ref names, deleted branches included, moves of aliases not."""
         branches = [branch.tip for branch in (*self.branches.values(), *self.deleted) if branch.tip is not None]
         return list(dict.fromkeys([*branches, *self.tags.values(), *self.aliases.values()]))
 
@@ -136,6 +154,7 @@ class RefTable:
         self._hidden: dict[str, BranchState] = {}
         self._tags: dict[str, str] = {}
         self._aliases: dict[str, AliasState] = {}
+        self._alias_logs: dict[str, str] = {}
 
     @classmethod
     def of(cls, refs: Refs) -> RefTable:
@@ -145,6 +164,7 @@ class RefTable:
         table._hidden = {branch.id: branch for branch in refs.deleted}
         table._tags = dict(refs.tags)
         table._aliases = dict(refs.alias_notes)
+        table._alias_logs = dict(refs.alias_logs)
         return table
 
     @classmethod
@@ -197,9 +217,10 @@ class RefTable:
                     _set(self._tags, change.tag, change.target)
                 case AliasChange():
                     check_ref_name(change.alias, "alias")
-                    target = change.target
-                    state = None if target is None else AliasState(target, change.who, change.why)
+                    target, log = change.target, change.log or self._alias_logs.get(change.alias)
+                    state = None if target is None else AliasState(target, change.who, change.why, log)
                     _set(self._aliases, change.alias, state)
+                    _set(self._alias_logs, change.alias, log)
         except InvalidName as error:
             raise CorruptData(f"{where}: {error}") from error
 
@@ -244,6 +265,7 @@ class RefTable:
             git,
             manifests,
             packs,
+            MappingProxyType(dict(sorted(self._alias_logs.items()))),
         )
 
 

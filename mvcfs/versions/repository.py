@@ -10,6 +10,7 @@ hundred names, merges, walks and packing go to threads of this model's own limit
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TypeVar
@@ -20,6 +21,7 @@ from mvcfs.errors import CorruptData, NotFound
 from mvcfs.storage.protocol import Storage
 from mvcfs.types import NS_PER_S, Attributes, BlobContent, DirChange, LargeContent, TreeEntry
 from mvcfs.versions import gitattributes
+from mvcfs.versions.alias_log import AliasMove, last_move, moves
 from mvcfs.versions.check import Problem, check_model
 from mvcfs.versions.commits import CommitPlan
 from mvcfs.versions.comparing import Comparing
@@ -246,9 +248,21 @@ class ModelRepository(RefEditing):
         targets = self.refs.tags
         return await self._read(lambda: [read_tag(self._objects, *item) for item in targets.items()], small=False)
 
+    async def aliases(self) -> list[AliasMove]:
+        """Each alias by name, as its last move says. CorruptData."""
+        notes = self.refs.alias_notes
+        return await self._read(lambda: [last_move(self._objects, *item) for item in notes.items()], small=False)
+
+    async def alias_moves(self, name: str, *, limit: int | None = None) -> list[AliasMove]:
+        """The moves of an alias, newest first, also of a removed one. NotFound, CorruptData."""
+        log = self.refs.alias_log(name)
+        walk = functools.partial(moves, self._objects, log)
+        return await self._read(lambda: list(itertools.islice(walk(), limit)), small=False)
+
     async def commits_matching(self, prefix: str) -> str:
         """The one commit of this model whose id starts so. NotFound, Conflict if there are several."""
-        return await self._history.commit_with_prefix(prefix.lower(), self.refs.tips())
+        refs = self.refs
+        return await self._history.commit_with_prefix(prefix.lower(), refs.version_tips(), refs.alias_logs.values())
 
     # --- publishing
 

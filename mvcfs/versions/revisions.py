@@ -214,7 +214,8 @@ class Resolver:
                     raise NotFound(f"branch {state.name!r} has no version at or before {show_time(base.time_s)}")
                 return await self._history.commit_of(state, version)
             case ByCommit():
-                commit = await self._history.commit_with_prefix(base.prefix, refs.tips())
+                logs = refs.alias_logs.values()
+                commit = await self._history.commit_with_prefix(base.prefix, refs.version_tips(), logs)
                 if base.branch is not None:
                     state = refs.branch(base.branch)
                     if not await self._history.leads_to(state, commit):

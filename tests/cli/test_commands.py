@@ -69,6 +69,17 @@ DIFF = {"paths": [], "text": False, "attributes": False}
             ["branch", "/fake/models/llama", "exp", "--unprotect"],
             ("branch_protect", {"mount_path": "llama", "name": "exp", "protected": False}),
         ),
+        (
+            ["alias", "/fake/models/llama", "best", "main@2", "-m", "Why"],
+            (
+                "alias_set",
+                {"mount_path": "llama", "name": "best", "revision": "main@2", "message": "Why", "uid": os.getuid()},
+            ),
+        ),
+        (
+            ["alias", "/fake/models/llama", "best", "--delete"],
+            ("alias_delete", {"mount_path": "llama", "name": "best", "message": None, "uid": os.getuid()}),
+        ),
         (["undelete", "/fake/models/llama"], ("undelete", {"model": "llama"})),
         (
             ["diff", "/fake/models/llama", "main@1", "v2", "--", "dir", "-x"],

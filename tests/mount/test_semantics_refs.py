@@ -61,7 +61,7 @@ def changes(branch: Path) -> dict[str, Callable[[], object]]:
 
 
 def test_names_of_refs_show_at_once(mnt: Mount, main: Path, store: str, mounts: Callable[..., Mount]) -> None:
-    """What a command makes, renames, moves or deletes (a branch, a tag) is there or gone at once on its mount, whatever the kernel keeps."""
+    """What a command makes, renames, moves or deletes (a branch, a tag, an alias) is there or gone at once on its mount, whatever the kernel keeps."""
     model = mounts(store, "--refresh", "1h", name="slow").start().point / "m"
     (main / "f").write_text("1")
     mnt.commit()
@@ -85,6 +85,15 @@ def test_names_of_refs_show_at_once(mnt: Mount, main: Path, store: str, mounts: 
     assert (model / "v1/f").read_text() == "1"
     mvcfs("tag", model, "v1", "--delete")
     assert not (model / "v1").exists()
+    (main / "f").write_text("2")
+    mnt.commit()
+    for version in ("1", "2", "1"):
+        mvcfs("alias", model, "team/best", f"main@{version}", "-m", "why", timeout=20)
+        for place in (model / "team/best", model / ".history/aliases/team/best"):
+            assert (place / "f").read_text() == version
+    mvcfs("alias", model, "team/best", "--delete")
+    assert not (model / "team").exists()
+    assert os.listdir(model / ".history/aliases") == []
 
 
 def test_protected_branch_is_read_only(mnt: Mount, main: Path, other: Mount) -> None:
@@ -158,3 +167,48 @@ def test_commit_to_a_new_branch(store: str, mounts: Callable[..., Mount]) -> Non
     (main / "f").write_text("3")
     assert mvcfs("commit", main, "-m", "x", "--to-branch", "aside", check=False).returncode == 9
     assert (main / "f").read_text() == "3"
+
+
+def test_alias_moves(mnt: Mount, main: Path, other: Mount) -> None:
+    """An alias is a directory of the model that shows the version it names; once it was moved (within `--refresh` on other mounts) it shows the new one, and a program that has it open keeps what it opened."""
+    for text in ("1", "2"):
+        (main / "f").write_text(text)
+        mnt.commit()
+    model = mnt.point / "m"
+    mvcfs("alias", model, "champion", "main@1", "-m", "first")
+    wait_until("the other mount shows it", lambda: (other.point / "m/champion/f").exists())
+    opened = [os.open(mount.point / "m/champion", os.O_RDONLY | os.O_DIRECTORY) for mount in (mnt, other)]
+    with (model / "champion/f").open() as file:
+        mvcfs("alias", model, "champion", "main", "-m", "better")
+        assert (model / "champion/f").read_text() == "2"
+        assert (model / ".history/aliases/champion/f").read_text() == "2"
+        assert file.read() == "1"
+    wait_until("the other mount shows the new one", lambda: (other.point / "m/champion/f").read_text() == "2")
+    for handle in opened:
+        with open("f", opener=lambda name, flags, handle=handle: os.open(name, flags, dir_fd=handle)) as file:
+            assert file.read() == "1"
+        os.close(handle)
+    assert refused(lambda: (model / "champion/g").write_text("x"))
+    assert os.listdir(model) == ["main"]
+    assert os.listdir(model / ".history/aliases") == ["champion"]
+
+
+def test_alias_log(mnt: Mount, main: Path) -> None:
+    """`mvcfs log --alias NAME MODEL` shows every move of an alias with who, when and why, its removals too."""
+    for text in ("1", "2"):
+        (main / "f").write_text(text)
+        mnt.commit()
+    model = mnt.point / "m"
+    mvcfs("alias", model, "champion", "main@1", "-m", "First", "--author", "Ada <ada@example.org>")
+    mvcfs("alias", model, "champion", "main@2", "-m", "Better")
+    mvcfs("alias", model, "champion", "--delete", "-m", "Withdrawn")
+    moves = json.loads(mvcfs("log", "--alias", "champion", model, "--json").stdout)["moves"]
+    assert [(move["why"], move["version"], move["deleted"]) for move in moves] == [
+        ("Withdrawn", None, True), ("Better", 2, False), ("First", 1, False),
+    ]  # fmt: skip
+    assert (moves[2]["who"], moves[2]["email"]) == ("Ada", "ada@example.org")
+    assert moves[1]["commit"] == mnt.versions()[0]["commit"]
+    assert all(move["time_ns"] > 0 for move in moves)
+    words = mvcfs("log", "--alias", "champion", "--store", mnt.store, "m").stdout
+    assert [line.split()[0] for line in words.splitlines()] == ["VERSION", "deleted", "main@2", "main@1"]
+    assert mvcfs("alias", model, "champion", "main@1", check=False).returncode == 2

@@ -10,7 +10,7 @@ import pytest
 from mvcfs.errors import CorruptData, NotFound, Transient, UnsupportedFormat
 from mvcfs.versions.publish import CHECKPOINT_EVERY
 from mvcfs.versions.reflog import checkpoint_name, record_name
-from tests.versions.simulated import World, commit_files, make_model, open_host
+from tests.versions.simulated import AUTHOR, World, commit_files, make_model, open_host
 
 LOG = "models/llama/log/"
 
@@ -88,7 +88,7 @@ async def test_a_damaged_checkpoint_is_no_harm_while_the_records_stand(world: Wo
 async def test_a_checkpoint_that_speaks_of_another_record_is_damage(world: World, tmp_path: Path) -> None:
     host, _ = await open_host(world, tmp_path)
     for number in range(CHECKPOINT_EVERY):
-        await host.set_alias("a", host.refs.branch("main").tip, who="x", why=str(number))
+        await host.set_alias("a", host.refs.branch("main").tip, who=AUTHOR, why=str(number))
     (path,) = [name for name in world.names(LOG) if "checkpoint" in name]
     world.files[path] = json.dumps(json.loads(world.files[path]) | {"record_sha256": "0" * 64}).encode()
     with pytest.raises(CorruptData, match="is not the record"):

@@ -183,7 +183,7 @@ async def test_tags_and_aliases(world: World, tmp_path: Path) -> None:
     one = await commit_files(a, {b"x": b"one"})
     await a.create_tag("v1.0", one.commit)
     await a.create_tag("v1.1", one.commit, message="Good one", author=AUTHOR)
-    await a.set_alias("champion", one.commit, who="ada", why="better")
+    await a.set_alias("champion", one.commit, who=AUTHOR, why="better")
     assert await a.resolve("v1.0") == await a.resolve("v1.1") == await a.resolve("champion") == one.commit
     assert a.refs.alias_notes["champion"].why == "better"
     with pytest.raises(AlreadyExists):
@@ -191,7 +191,7 @@ async def test_tags_and_aliases(world: World, tmp_path: Path) -> None:
     with pytest.raises(InvalidName):
         await a.create_tag("42", one.commit)
     await a.delete_tag("v1.0")
-    await a.delete_alias("champion", who="ada")
+    await a.delete_alias("champion", who=AUTHOR)
     with pytest.raises(NotFound):
         await a.resolve("v1.0")
     with pytest.raises(NotFound):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 
 from mvcfs.vfs.changes import Json
+from mvcfs.vfs.commands.aliases import AliasCommands
 from mvcfs.vfs.commands.branches import BranchCommands
 from mvcfs.vfs.commands.check import check_store
 from mvcfs.vfs.commands.diff import DiffCommands
@@ -26,6 +27,7 @@ def command_table(engine: StoreService) -> Mapping[str, Command]:
     """The commands of a store in use, by name."""
     state, history = StateCommands(engine), HistoryCommands(engine)
     branches, tags, models = BranchCommands(engine), TagCommands(engine), ModelCommands(engine)
+    aliases = AliasCommands(engine)
 
     async def fsck(args: Json) -> Json:
         return await check_store(engine, data=bool(args.get("data")))
@@ -45,6 +47,10 @@ def command_table(engine: StoreService) -> Mapping[str, Command]:
         "tags": tags.tags,
         "tag_create": tags.create,
         "tag_delete": tags.delete,
+        "aliases": aliases.aliases,
+        "alias_set": aliases.set,
+        "alias_delete": aliases.delete,
+        "alias_log": aliases.log,
         "undelete": models.undelete,
         "fsck": fsck,
         "git_export": GitExportCommands(engine).git_export,

@@ -90,12 +90,13 @@ async def _walk(engine: StoreService, text: str, revision: str | None = None) ->
         name = "/".join(rest[:length])
         refs = model.data.repository.refs
         if names_snapshot(rest[length - 1]) or name in refs.tags or name in refs.aliases:
-            return Target(model, _branch_of(model, name), name, os.fsencode("/".join(rest[length:])))
+            return Target(model, branch_of(model, name), name, os.fsencode("/".join(rest[length:])))
     shown = ", ".join(sorted(branches)) or "none"
     raise NotFound(f"{model.name} has no branch, tag or version {'/'.join(rest)} (its branches: {shown})")
 
 
-def _branch_of(model: OpenModel, revision: str) -> str | None:
+def branch_of(model: OpenModel, revision: str) -> str | None:
+    """The branch that a revision is written with, `main` of `main@42`; None for another kind."""
     for mark in ("@", "~"):
         name = revision.split(mark, 1)[0]
         if name in model.data.repository.refs.branches:
