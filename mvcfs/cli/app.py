@@ -26,6 +26,7 @@ from mvcfs.cli import (
     exits,
     fsck,
     git_export,
+    history,
     info,
     init,
     log,
@@ -67,6 +68,7 @@ _PANELS: tuple[tuple[str, tuple[tuple[Callable[..., Any], str, type[Any] | None]
         (
             (commit.commit, commit.HELP, None),
             (log.log, log.HELP, None),
+            (history.history, history.HELP, None),
             (diff.diff, diff.HELP, diff.DiffCommand),
             (info.info, info.HELP, None),
             (branch.branch, branch.HELP, None),

@@ -38,6 +38,7 @@ from mvcfs.versions.tags import TagInfo, read_tag
 from mvcfs.versions.tree_builder import build_tree
 from mvcfs.versions.tree_reader import TreeReader, root_attributes
 from mvcfs.versions.upkeep import Upkeep
+from mvcfs.versions.version_walk import VersionWalk, Wanted
 from mvcfs.versions.walks import large_contents, memory_closure
 
 T = TypeVar("T")
@@ -215,6 +216,10 @@ class ModelRepository(RefEditing):
     async def history(self, branch: str, *, limit: int | None = None) -> list[VersionInfo]:
         """A branch's versions, newest first. NotFound."""
         return await self._history.versions(self.refs.branch(branch), limit)
+
+    def walk_versions(self, start: str | None, version: int | None, wanted: Wanted) -> VersionWalk:
+        """A walk back over versions from a commit, which is this version of its branch; see `version_walk`."""
+        return VersionWalk(self._objects, self._read_in_thread, self.comparing, start, version, wanted)
 
     async def version_commit(self, branch: str, version: int) -> str:
         """The commit of a version. NotFound, which says what versions there are."""

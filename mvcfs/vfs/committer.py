@@ -178,12 +178,13 @@ class Committer:
             oid = await tree.model.repository.build_tree(_to_change(plan.root))
             await self._learn_contents(plan, oid)
             uid = self.user_id if writer is None else writer.uid
+            stored_bytes = sum(file.size_bytes for file in (*manifests, *packs))
             request = CommitRequest(
                 branch=tree.branch_id,
                 base=plan.base_commit,
                 tree=oid,
                 author=author or author_of(uid, self.host),
-                message=with_trailers(subject, trailers(writer, self.host)),
+                message=with_trailers(subject, trailers(writer, self.host, stored_bytes)),
                 manifests=manifests,
                 packs=packs,
                 conflict_branch=destination.new_branch or f"{tree.branch_name}-conflict-{self.host}",

@@ -17,6 +17,7 @@ from mvcfs.vfs.freeze import PlannedDir, PlannedFile
 
 JOB_VARIABLES = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID", "POD_NAME", "RAY_JOB_ID", "MLFLOW_RUN_ID")
 """Environment variables of the writing process that name its job; POD_NAME is Kubernetes' usual downward-API name."""
+STORED_TRAILER = "Mvcfs-Stored"
 _MAX_ENVIRON_BYTES = 1 << 20
 _SHOWN_NAMES = 3
 
@@ -67,9 +68,18 @@ def author_of(uid: int, host: str) -> Author:
     return Author(name, f"{name}@{host}")
 
 
-def trailers(writer: Writer | None, host: str) -> str:
-    """The trailer block of a version's message, without a blank line before it."""
+def trailers(writer: Writer | None, host: str, stored_bytes: int | None = None) -> str:
+    """The trailer block of a version's message, without a blank line before it.
+
+    Args:
+        writer: The process that wrote last.
+        host: This host.
+        stored_bytes: What the version's packs and manifests added to the store. It stands here because the log forgets
+            which record brought which file.
+    """
     lines = [f"Mvcfs-Host: {_line(host)}"]
+    if stored_bytes is not None:
+        lines.append(f"{STORED_TRAILER}: {stored_bytes}")
     if writer is not None and writer.process:
         lines.append(f"Mvcfs-Process: {_line(writer.process)}")
     if writer is not None:

@@ -37,6 +37,7 @@ def command_table(engine: StoreService) -> Mapping[str, Command]:
         "commit": state.commit,
         "info": state.info,
         "log": history.log,
+        "history": history.history,
         "diff": DiffCommands(engine).diff,
         "branches": branches.branches,
         "branch_create": branches.create,

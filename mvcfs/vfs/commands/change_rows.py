@@ -125,6 +125,16 @@ def total_rows(rows: Iterable[Json]) -> Json:
     return totals
 
 
+def entry_fields(entry: TreeEntry | None) -> Json:
+    """What an entry of a version is; nulls for none."""
+    return {
+        "kind": None if entry is None else _kind(entry),
+        "size_bytes": _size(entry),
+        "digest": f"git:{entry.tree}" if entry is not None and entry.tree is not None else _digest(entry),
+        "mode": None if entry is None else entry.attributes.mode,
+    }
+
+
 def changed_attributes(before: TreeEntry | None, after: TreeEntry | None) -> dict[str, list[int | None]]:
     """The attributes that differ between two states of one thing: old and new value by name."""
     if before is None or after is None:

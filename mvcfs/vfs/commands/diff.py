@@ -6,11 +6,11 @@ import os
 from dataclasses import dataclass
 
 from mvcfs.errors import InvalidArgument, InvalidName, NotFound
-from mvcfs.types import TreeEntry
-from mvcfs.versions.comparing import Change, Changes
+from mvcfs.versions.comparing import Changes
 from mvcfs.vfs.changes import Json
 from mvcfs.vfs.commands.change_rows import ChangeRows
 from mvcfs.vfs.commands.targets import Target, parse_target
+from mvcfs.vfs.comparison import Spot, compare_spots
 from mvcfs.vfs.model import OpenModel
 from mvcfs.vfs.service import StoreService
 
@@ -20,14 +20,12 @@ class Side:
     """One of the two things that are compared.
 
     Attributes:
-        commit: The version; None: nothing, before the first one.
+        spot: The version, and what of it is compared.
         branch: The branch that it was named by, None for none.
-        path: What of it is compared.
     """
 
-    commit: str | None
+    spot: Spot
     branch: str | None
-    path: bytes = b""
 
 
 class DiffCommands:
@@ -72,7 +70,7 @@ class DiffCommands:
                 if other_path is None:
                     raise
             else:
-                return first, Side(commit, _branch_named(model, str(other)), target.path)
+                return first, Side(Spot(commit, target.path), _branch_named(model, str(other)))
         second = await parse_target(self._engine, {"mount_path": other_path})
         if second.model is not model:
             raise InvalidArgument(f"{other_path} is not in the model {model.name}: versions of one model are compared")
@@ -84,43 +82,26 @@ class DiffCommands:
             raise InvalidArgument(f"name two versions of {model.name}, such as main@1 main@2")
         commit = await model.data.repository.resolve(str(text), branch=target.branch)
         branch = target.branch if revision is None else _branch_named(model, revision)
-        return Side(commit, branch or target.branch, target.path)
+        return Side(Spot(commit, target.path), branch or target.branch)
 
     async def _before(self, model: OpenModel, side: Side) -> Side:
         """The version before another."""
-        assert side.commit is not None
-        parents = (await model.data.repository.commit_info(side.commit)).parents
-        return Side(parents[0] if parents else None, side.branch, side.path)
+        assert side.spot.commit is not None
+        parents = (await model.data.repository.commit_info(side.spot.commit)).parents
+        return Side(Spot(parents[0] if parents else None, side.spot.path), side.branch)
 
     async def _compare(self, model: OpenModel, before: Side, after: Side, path: bytes) -> Changes:
-        old, new = await self._entry(model, before, path), await self._entry(model, after, path)
-        shown = _joined(after.path, path)
-        if old is None and new is None:
-            raise NotFound(f"{os.fsdecode(shown) or model.name} is in neither version")
-        found = Changes()
-        trees = [None if entry is None else entry.tree for entry in (old, new)]
-        if trees != [None, None]:
-            found = await model.data.repository.comparing.changes(trees[0], trees[1], path=shown)
-        files = [None if entry is None or entry.tree is not None else entry for entry in (old, new)]
-        if files[0] != files[1]:
-            found.listed.insert(0, Change(shown, files[0], files[1]))
+        spot = after.spot.below(path)
+        found = await compare_spots(model.data, before.spot.below(path), spot)
+        if found is None:
+            raise NotFound(f"{os.fsdecode(spot.path) or model.name} is in neither version")
         return found
 
-    async def _entry(self, model: OpenModel, side: Side, path: bytes) -> TreeEntry | None:
-        if side.commit is None:
-            return None
-        return await model.data.repository.entry_at(side.commit, _joined(side.path, path))
-
     async def _shown(self, model: OpenModel, side: Side) -> Json:
-        version = None
-        if side.branch is not None and side.commit is not None:
-            version = await model.data.repository.version_of(side.branch, side.commit)
-        return {
-            "branch": side.branch,
-            "version": version,
-            "commit": side.commit,
-            "path": os.fsdecode(side.path),
-        }
+        version, spot = None, side.spot
+        if side.branch is not None and spot.commit is not None:
+            version = await model.data.repository.version_of(side.branch, spot.commit)
+        return {"branch": side.branch, "version": version, "commit": spot.commit, "path": os.fsdecode(spot.path)}
 
 
 def _branch_named(model: OpenModel, revision: str) -> str | None:
@@ -140,7 +121,3 @@ def _distinct(paths: list[str]) -> list[bytes]:
         if not any(clean == above or not above or clean.startswith(above + b"/") for above in found):
             found.append(clean)
     return found
-
-
-def _joined(directory: bytes, path: bytes) -> bytes:
-    return directory + b"/" + path if directory and path else directory or path
