@@ -1,8 +1,8 @@
 """The versions of a branch, by number, commit and time, and the commits of a model by prefix.
 
 Version k of a branch whose tip is version v is the commit v-k first-parent steps behind the tip, so numbers are found by
-walking. What was walked is kept and goes on from there: versions are only ever added at the tip. Walks are in a thread;
-what is kept is changed on the trio thread only.
+walking. What was walked is kept (see `line`) and goes on from there: versions are only ever added at the tip. Walks are in
+a thread; what is kept is changed on the trio thread only.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from pathlib import Path
 
 import trio
 
@@ -18,11 +18,16 @@ from mvcfs.errors import Conflict, CorruptData, NotFound
 from mvcfs.types import Author
 from mvcfs.versions.alias_log import is_move
 from mvcfs.versions.git_format import OID_DIGITS, RawCommit
+from mvcfs.versions.line import Line, Step, load, save, walk
 from mvcfs.versions.objects import GitObjects
 from mvcfs.versions.refs import BranchState, Refs
 from mvcfs.versions.trailers import parse_trailers
 
 _STEPS_AT_LEAST = 256
+_SAVED_STEPS = 1024
+"""A line that has grown by so much is kept on disk anew: a restart walks no more than that."""
+
+_MOVE_TRAILER = "\nMvcfs-Alias: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,54 +108,6 @@ class VersionInfo:
         return self.message.partition("\n")[0]
 
 
-class _Step(NamedTuple):
-    oid: str
-    time_s: int
-    parent: str | None
-
-
-def _walk(objects: GitObjects, start: str, count: int) -> list[_Step]:
-    """Up to `count` commits from `start` on along first parents. For a thread."""
-    steps: list[_Step] = []
-    oid: str | None = start
-    while oid is not None and len(steps) < count:
-        try:
-            commit = objects.read_commit(oid)
-        except NotFound as error:
-            raise CorruptData(f"history is incomplete: {error}") from error
-        parent = commit.parents[0] if commit.parents else None
-        steps.append(_Step(oid, commit.committer.time_s, parent))
-        oid = parent
-    return steps
-
-
-class _Line:
-    """What was walked of one branch: all versions from `lowest` to `highest`, without a gap.
-
-    Numbers below 1 are commits from before the branch was made.
-    """
-
-    def __init__(self) -> None:
-        self.steps: dict[int, _Step] = {}
-        self.numbers: dict[str, int] = {}
-        self.highest = 0
-        self.lowest = 1
-
-    @property
-    def end(self) -> str | None:
-        """The first commit that wasn't walked; None at the root of history."""
-        return self.steps[self.lowest].parent
-
-    def add(self, highest: int, steps: Sequence[_Step]) -> None:
-        for number, step in zip(range(highest, highest - len(steps), -1), steps, strict=True):
-            self.steps[number] = step
-            self.numbers.setdefault(step.oid, number)
-        first = not self.highest
-        self.highest = highest if first else max(self.highest, highest)
-        lowest = highest - len(steps) + 1
-        self.lowest = lowest if first else min(self.lowest, lowest)
-
-
 class History:
     """Versions of one model's branches."""
 
@@ -158,9 +115,7 @@ class History:
         self._objects = objects
         self._limiter = trio.CapacityLimiter(2)
         self._lock = trio.Lock()
-        self._lines: dict[str, _Line] = {}
-        self._commits: set[str] = set()
-        self._commits_of: tuple[str, ...] = ()
+        self._lines: dict[str, Line] = {}
 
     async def commit_of(self, branch: BranchState, version: int) -> str:
         """The commit of a version.
@@ -171,20 +126,18 @@ class History:
         if not 1 <= version <= branch.version:
             have = f"versions 1 to {branch.version}" if branch.version else "no version yet"
             raise NotFound(f"there is no {branch.name}@{version}: branch {branch.name!r} has {have}")
-        line = await self._line(branch, version)
-        if version not in line.steps:
+        line = await self._known(branch, version)
+        if line is None or version not in line:
             raise CorruptData(f"history of branch {branch.name!r} ends before version {version}")
-        return line.steps[version].oid
+        return line.oid(version)
 
     async def version_of(self, branch: BranchState, commit: str) -> int | None:
         """Which version of the branch a commit is, None if it is none."""
-        if branch.tip is None:
-            return None
-        line = await self._line(branch, branch.version)
-        if commit not in line.numbers:
-            line = await self._line(branch, 1)
-        number = line.numbers.get(commit, 0)
-        return number if number >= 1 else None
+        line = await self._known(branch, branch.version)
+        number = None if line is None else line.number_of(commit)
+        if number is None and (line := await self._known(branch, 1)) is not None:
+            number = line.number_of(commit)
+        return number if number is not None and number >= 1 else None
 
     async def place_of(self, refs: Refs, commit: str, prefer: str | None = None) -> VersionPlace | None:
         """Which version of which branch a commit is; of the preferred branch, the default one or the first by name.
@@ -203,34 +156,39 @@ class History:
         """Whether a commit is a version of the branch, or one that the branch started from."""
         if await self.version_of(branch, commit) is not None:
             return True
-        if branch.tip is None:
-            return False
-        line = await self._line(branch, 0)
-        while commit not in line.numbers and line.end is not None:
-            line = await self._line(branch, line.lowest - 10 * _STEPS_AT_LEAST)
-        return commit in line.numbers
+        line = await self._known(branch, 0)
+        while line is not None and line.number_of(commit) is None and line.end is not None:
+            line = await self._known(branch, line.lowest - 10 * _STEPS_AT_LEAST)
+        return line is not None and line.number_of(commit) is not None
 
     async def version_at(self, branch: BranchState, time_s: int) -> int | None:
         """The last version that was published at or before a time, None if there is none."""
-        version = branch.version
-        while version >= 1:
-            line = await self._line(branch, version)
-            if version not in line.steps:
+        line = await self._known(branch, branch.version)
+        while line is not None:
+            version = line.last_at(time_s)
+            if version is not None:
+                return version if version >= 1 else None
+            if line.lowest <= 1 or line.end is None:
                 return None
-            if line.steps[version].time_s <= time_s:
-                return version
-            version -= 1
+            line = await self._known(branch, max(1, line.lowest - (branch.version - line.lowest) - _STEPS_AT_LEAST))
         return None
 
     async def versions(self, branch: BranchState, limit: int | None) -> list[VersionInfo]:
         """The branch's versions, newest first, at most `limit`."""
         count = branch.version if limit is None else min(limit, branch.version)
-        if count <= 0:
-            return []
         lowest = branch.version - count + 1
-        line = await self._line(branch, lowest)
-        numbered = [(number, line.steps[number].oid) for number in range(branch.version, lowest - 1, -1)]
+        line = None if count <= 0 else await self._known(branch, lowest)
+        if line is None:
+            return []
+        if lowest not in line:
+            raise CorruptData(f"history of branch {branch.name!r} ends before version {lowest}")
+        numbered = [(number, line.oid(number)) for number in range(branch.version, lowest - 1, -1)]
         return await trio.to_thread.run_sync(self._describe, numbered, limiter=self._limiter)
+
+    async def marks(self, branch: BranchState) -> list[tuple[int, str, int]]:
+        """Number, commit and time (seconds since 1970) of all versions of a branch, oldest first; no commit is read."""
+        line = await self._known(branch, 1)
+        return [] if line is None else list(line.marks(max(1, line.lowest), line.highest))
 
     def _describe(self, numbered: Sequence[tuple[int, str]]) -> list[VersionInfo]:
         found = []
@@ -244,7 +202,7 @@ class History:
         """The commit so many first-parent steps behind another, None if history is shorter."""
         if steps == 0:
             return commit
-        walked = await trio.to_thread.run_sync(_walk, self._objects, commit, steps, limiter=self._limiter)
+        walked = await self._walk(commit, steps)
         return walked[-1].parent if len(walked) == steps else None
 
     async def commit_with_prefix(self, prefix: str, tips: Collection[str], logs: Collection[str] = ()) -> str:
@@ -256,17 +214,8 @@ class History:
             NotFound: There is none.
             Conflict: There are several; the message shows some.
         """
-        async with self._lock:
-            wanted = tuple(tips)
-            if wanted != self._commits_of:
-                known = frozenset(self._commits)
-                found = await trio.to_thread.run_sync(_new_commits, self._objects, wanted, known, limiter=self._limiter)
-                self._commits |= found
-                self._commits_of = wanted
-            matching = sorted(oid for oid in self._commits if oid.startswith(prefix))
-        if not matching and len(prefix) == OID_DIGITS and logs:
-            look = functools.partial(is_move, self._objects, logs, prefix)
-            matching = [prefix] if await trio.to_thread.run_sync(look, limiter=self._limiter) else []
+        look = functools.partial(_commits_with_prefix, self._objects, prefix, tips, logs)
+        matching = await trio.to_thread.run_sync(look, limiter=self._limiter)
         if not matching:
             raise NotFound(f"no commit {prefix!r} in this model")
         if len(matching) > 1:
@@ -274,41 +223,69 @@ class History:
             raise Conflict(f"{len(matching)} commits start with {prefix!r}: {some}: write more digits")
         return matching[0]
 
-    async def _line(self, branch: BranchState, down_to: int) -> _Line:
+    async def _known(self, branch: BranchState, down_to: int) -> Line | None:
+        return None if branch.tip is None else await self._line(branch, branch.tip, down_to)
+
+    async def _line(self, branch: BranchState, tip: str, down_to: int) -> Line:
         """What is known of a branch, walked at least from its tip to version `down_to` or to history's root."""
         line = self._lines.get(branch.id)
         if line is not None and line.highest == branch.version and line.lowest <= down_to:
             return line
         async with self._lock:
-            line = self._lines.get(branch.id)
-            if line is None or line.highest > branch.version:
-                line = self._lines[branch.id] = _Line()
-            if line.highest < branch.version and branch.tip is not None:
-                line = await self._reach_tip(line, branch, branch.tip)
+            line = await self._reach_tip(branch, tip)
             while line.lowest > down_to and line.end is not None:
                 count = max(line.lowest - down_to, _STEPS_AT_LEAST)
-                steps = await trio.to_thread.run_sync(_walk, self._objects, line.end, count, limiter=self._limiter)
-                line.add(line.lowest - 1, steps)
+                line.add_below(await self._walk(line.end, count))
+            if line.lowest <= 1 and line.highest - line.saved >= _SAVED_STEPS:
+                body, line.saved = line.snapshot(), line.highest
+                await trio.to_thread.run_sync(save, self._kept(branch), body, limiter=self._limiter)
             return line
 
-    async def _reach_tip(self, line: _Line, branch: BranchState, tip: str) -> _Line:
-        """Adds the versions since the line was last walked; starts it anew if they don't lead there."""
-        count = branch.version - line.highest if line.highest else 1
-        steps = await trio.to_thread.run_sync(_walk, self._objects, tip, count, limiter=self._limiter)
-        if line.highest and steps[-1].parent != line.steps[line.highest].oid:
-            line, steps = _Line(), steps[:1]
-            self._lines[branch.id] = line
-        line.add(branch.version, steps)
+    async def _reach_tip(self, branch: BranchState, tip: str) -> Line:
+        """The line up to the branch's tip; anew if what is known of it doesn't lead there."""
+        line = self._lines.get(branch.id)
+        if line is None:
+            line = await trio.to_thread.run_sync(load, self._kept(branch), limiter=self._limiter)
+        if line is not None and line.highest < branch.version:
+            steps = await self._walk(tip, branch.version - line.highest)
+            if steps[-1].parent == line.oid(line.highest):
+                line.add_above(steps)
+            else:
+                line = None
+        if line is None or line.highest > branch.version or line.oid(line.highest) != tip:
+            line = Line(branch.version, await self._walk(tip, 1))
+        self._lines[branch.id] = line
         return line
 
+    async def _walk(self, start: str, count: int) -> list[Step]:
+        return await trio.to_thread.run_sync(walk, self._objects, start, count, limiter=self._limiter)
 
-def _new_commits(objects: GitObjects, tips: Collection[str], known: frozenset[str]) -> set[str]:
-    """The commits that these ids of commits and tags lead to, but for the known ones and their ancestors."""
-    found: set[str] = set()
+    def _kept(self, branch: BranchState) -> Path:
+        return self._objects.git_dir.parent / "lines" / branch.id
+
+
+def _commits_with_prefix(
+    objects: GitObjects, prefix: str, tips: Collection[str], logs: Collection[str]
+) -> list[str]:
+    """The commits whose ids start so: those in packs, as only what was published is in packs, and those that `tips` lead to.
+
+    Moves of aliases are left out unless the id is whole.
+    """
+    found = [oid for oid in objects.find_prefix(prefix) if objects.header(oid)[0] == "commit"]
+    if len(prefix) < OID_DIGITS:
+        found = [oid for oid in found if not _is_move(objects, logs, oid)]
+    unpacked = [oid for oid in found if not objects.in_packs(oid)]
+    if not unpacked:
+        return found
+    versions: set[str] = set()
     todo = [objects.peel(tip) for tip in tips]
     while todo:
         oid = todo.pop()
-        if oid not in found and oid not in known:
-            found.add(oid)
+        if oid not in versions and not objects.in_packs(oid):
+            versions.add(oid)
             todo.extend(objects.read_commit(oid).parents)
-    return found
+    return [oid for oid in found if oid in versions or oid not in unpacked or _is_move(objects, logs, oid)]
+
+
+def _is_move(objects: GitObjects, logs: Collection[str], oid: str) -> bool:
+    return _MOVE_TRAILER in objects.read_commit(oid).message and is_move(objects, logs, oid)

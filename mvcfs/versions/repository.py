@@ -221,6 +221,10 @@ class ModelRepository(RefEditing):
         """A walk back over versions from a commit, which is this version of its branch; see `version_walk`."""
         return VersionWalk(self._objects, self._read_in_thread, self.comparing, start, version, wanted)
 
+    async def version_marks(self, branch: str) -> list[tuple[int, str, int]]:
+        """Number, commit and time (seconds since 1970) of a branch's versions, oldest first; for listings. NotFound."""
+        return await self._history.marks(self.refs.branch(branch))
+
     async def version_commit(self, branch: str, version: int) -> str:
         """The commit of a version. NotFound, which says what versions there are."""
         return await self._history.commit_of(self.refs.branch(branch), version)

@@ -18,7 +18,7 @@ from mvcfs.vfs.virtual import Host, ListedDir, decode_name
 _Find = Callable[[str], Awaitable[Inode]]
 
 
-def version_name(version: int, time_s: int, commit: str) -> bytes:
+def version_name(version: int, commit: str, time_s: int) -> bytes:
     """The directory name of a version: `00000042_2026-11-20T120000Z_3f2a91c`."""
     stamp = time.strftime("%Y-%m-%dT%H%M%SZ", time.gmtime(time_s))
     return f"{version:08d}_{stamp}_{commit[:7]}".encode()
@@ -89,8 +89,7 @@ class HistoryTree:
         repository = self.model.data.repository
 
         async def names() -> Sequence[bytes]:
-            versions = await repository.history(branch)
-            return [version_name(info.version, info.time_s, info.commit) for info in reversed(versions)]
+            return [version_name(*mark) for mark in await repository.version_marks(branch)]
 
         async def child(name: bytes) -> Inode:
             text = decode_name(name)
@@ -99,7 +98,7 @@ class HistoryTree:
                 raise NotFound(f"{text} names no version of {branch}")
             commit = await repository.version_commit(branch, int(number))
             info = await repository.commit_info(commit)
-            if "_" in text and version_name(int(number), info.committer_time_s, commit) != name:
+            if "_" in text and version_name(int(number), commit, info.committer_time_s) != name:
                 raise NotFound(f"{text} names no version of {branch}")
             return await self._snapshot(f"branches/{branch}/{text}", commit)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -112,3 +113,49 @@ async def test_prefixes(tmp_path: Path) -> None:
         await history.commit_with_prefix("0" * 12, tips)
     line.grow(1)
     assert await history.commit_with_prefix(line.commits[-1], [line.commits[-1]]) == line.commits[-1]
+
+
+async def test_a_line_outlives_the_process(tmp_path: Path) -> None:
+    line = Line(tmp_path, 1500)
+    branch = line.branch(before=100)
+    assert await History(line.objects).commit_of(branch, 1) == line.commits[100]
+    # Nothing of what was walked is read again.
+    line.grow(3)
+    line.objects.discard(line.commits[:1499])
+    history, branch = History(line.objects), line.branch(before=100)
+    assert await history.commit_of(branch, 1) == line.commits[100]
+    assert await history.version_of(branch, line.commits[700]) == 601
+    assert await history.version_at(branch, 1100) == 203
+    assert await history.version_at(branch, 1032) is None
+    marks = await history.marks(branch)
+    assert [(number, commit) for number, commit, _ in marks] == list(enumerate(line.commits[100:], 1))
+    assert marks[-1][2] == 1000 + 1502 // 3
+    with pytest.raises(CorruptData, match="incomplete"):
+        await history.leads_to(branch, line.commits[50])
+
+
+@pytest.mark.parametrize("hurt", [b"", b"mvcfs line 1\n", None])
+async def test_a_damaged_line_is_walked_anew(tmp_path: Path, hurt: bytes | None) -> None:
+    line = Line(tmp_path, 1200)
+    await History(line.objects).commit_of(line.branch(), 1)
+    (kept,) = (tmp_path / "lines").iterdir()
+    data = bytearray(kept.read_bytes())
+    data[5000] ^= 1
+    kept.write_bytes(bytes(data) if hurt is None else hurt)
+    assert await History(line.objects).commit_of(line.branch(), 251) == line.commits[250]
+
+
+async def test_a_line_takes_little_memory(tmp_path: Path) -> None:
+    line = Line(tmp_path, 3000)
+    history = History(line.objects)
+    await history.commit_of(line.branch(), 1)
+    line.grow(500)
+    tracemalloc.start()
+    try:
+        again = History(line.objects)
+        assert await again.commit_of(line.branch(), 1) == line.commits[0]
+        assert await again.commit_of(line.branch(), 3456) == line.commits[3455]
+        kept = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert kept < 3500 * 28 * 2 + 50_000
