@@ -18,11 +18,21 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from mvcfs.errors import MvcfsError
+from mvcfs.errors import MvcfsError, ReadOnly
 from mvcfs.versions.publish import Attempt
 from mvcfs.versions.reflog import record_name
 from mvcfs.versions.repository import ModelRepository
-from tests.versions.simulated import Crash, SimulatedStorage, World, commit_files, content_of, make_model, open_host
+from tests.versions.simulated import (
+    AUTHOR,
+    Crash,
+    Plan,
+    SimulatedStorage,
+    World,
+    commit_files,
+    content_of,
+    make_model,
+    open_host,
+)
 
 HOSTS = ("a", "b", "c")
 FAULTS = ("transient", "unknown", "lost", "late", "crash", "crash-after")
@@ -44,6 +54,18 @@ class Host:
         self.attempt = attempt
 
 
+def once(fault: str | None, step: int) -> Plan:
+    """A plan in which one call goes wrong."""
+    left = step
+
+    def plan(operation: str, path: str) -> str | None:
+        nonlocal left
+        left -= 1
+        return fault if left == -1 else None
+
+    return plan
+
+
 class ManyHosts(RuleBasedStateMachine):
     """Every write adds one file of a name of its own, so the tip tells which writes were published."""
 
@@ -53,6 +75,8 @@ class ManyHosts(RuleBasedStateMachine):
         self.world = World()
         self.hosts = {name: Host(name) for name in HOSTS}
         self.acknowledged: list[bytes] = []
+        self.moves: list[str] = []
+        self.protected: set[bool] = {False}
         self.given_up: set[bytes] = set()
         self.counter = 0
         self.restart = False
@@ -92,9 +116,13 @@ class ManyHosts(RuleBasedStateMachine):
         host.storage.plan = plan
         try:
             await commit_files(host.repository, {host.pending: host.pending}, on_attempt=host.note)
+        except ReadOnly:
+            assert True in self.protected
+            return
         except (Crash, MvcfsError):
             return
         assert host.attempt is None
+        assert False in self.protected
         self.acknowledged.append(host.pending)
         host.pending = None
 
@@ -104,14 +132,15 @@ class ManyHosts(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(HOSTS), fault=st.sampled_from(FAULTS), step=st.integers(0, 14))
     def publish_with_a_fault(self, name: str, fault: str, step: int) -> None:
-        left = step
+        self.run(self._one, self.hosts[name], once(fault, step))
 
-        def plan(operation: str, path: str) -> str | None:
-            nonlocal left
-            left -= 1
-            return fault if left == -1 else None
+    @rule(name=st.sampled_from(HOSTS), fault=st.none() | st.sampled_from(FAULTS), step=st.integers(0, 8))
+    def move_the_alias(self, name: str, fault: str | None, step: int) -> None:
+        self.run(self._move_alias, self.hosts[name], once(fault, step))
 
-        self.run(self._one, self.hosts[name], plan)
+    @rule(name=st.sampled_from(HOSTS), on=st.booleans(), fault=st.none() | st.sampled_from(FAULTS))
+    def protect(self, name: str, on: bool, fault: str | None) -> None:
+        self.run(self._protect, self.hosts[name], on, once(fault, 3))
 
     @rule(seed=st.integers(0, 2**32), rate=st.sampled_from([0.02, 0.1, 0.3]))
     def publish_all_at_once(self, seed: int, rate: float) -> None:
@@ -133,6 +162,30 @@ class ManyHosts(RuleBasedStateMachine):
     @rule()
     def late_renames_happen(self) -> None:
         self.world.run_late()
+
+    async def _move_alias(self, host: Host, plan: Any) -> None:
+        """Each move says a number of its own; one that wasn't acknowledged may be in the log or not."""
+        await self._resolve(host)
+        tip = host.repository.refs.branch("main").tip
+        if tip is None:
+            return
+        self.counter += 1
+        why = f"{self.counter}"
+        host.storage.plan = plan
+        with contextlib.suppress(Crash, MvcfsError):
+            await host.repository.set_alias("best", tip, who=AUTHOR, why=why)
+            self.moves.append(why)
+
+    async def _protect(self, host: Host, on: bool, plan: Any) -> None:
+        """One that wasn't acknowledged may be true or not, also later: a late rename."""
+        await self._resolve(host)
+        host.storage.plan = plan
+        try:
+            await host.repository.protect_branch("main", on)
+        except (Crash, MvcfsError):
+            self.protected |= {on}
+        else:
+            self.protected = {on} if not self.world.late else self.protected | {on}
 
     async def _one(self, host: Host, plan: Any) -> None:
         await self._resolve(host)
@@ -174,6 +227,13 @@ class ManyHosts(RuleBasedStateMachine):
         assert len(set(names)) == len(names)
         assert set(self.acknowledged) <= set(names)
         assert len(set(self.acknowledged)) == len(self.acknowledged)
+        if "best" in repository.refs.alias_logs:
+            kept = [move.why for move in reversed(await repository.alias_moves("best"))]
+            assert [why for why in kept if why in set(self.moves)] == self.moves
+            assert len(set(kept)) == len(kept)
+        else:
+            assert not self.moves
+        assert branch.protected in self.protected
         pending = {host.pending for host in self.hosts.values()}
         assert set(names) - set(self.acknowledged) <= pending
         reader = self.hosts["a"]

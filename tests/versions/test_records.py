@@ -48,7 +48,7 @@ ref_changes = st.one_of(
     st.builds(BranchHide, hex32),
     st.builds(BranchDrop, hex32),
     st.builds(TagChange, names, st.none() | hex40),
-    st.builds(AliasChange, names, st.none() | hex40, text, text),
+    st.builds(AliasChange, names, st.none() | hex40, text, text, st.none() | hex40),
 )
 
 
