@@ -64,6 +64,7 @@ class EngineConfig:
         refresh_s: How often other hosts' publishes are looked for.
         read_only: No writes at all.
         entry_timeout_s: How long the kernel may keep names and attributes of the working tree.
+        shared: Whether hosts see each other's closes, renames and removals at once; see `mvcfs.vfs.shared`.
     """
 
     cache_dir: Path
@@ -79,3 +80,4 @@ class EngineConfig:
     refresh_s: float = 2.0
     read_only: bool = False
     entry_timeout_s: float = 60.0
+    shared: bool = False

@@ -230,6 +230,10 @@ class EngineOptions:
     show_history: Annotated[bool, typer.Option("--show-history/--no-show-history", help="List .history in models.")] = (
         False
     )
+    shared: Annotated[
+        bool,
+        typer.Option("--shared/--no-shared", help="Hosts see each other's closes and renames at once; calls get slower."),
+    ] = False
     read_only: Annotated[bool, typer.Option("--read-only/--read-write", help="Refuse all changes.")] = False
 
 

@@ -82,6 +82,7 @@ def engine_config(folder: Path, engine: EngineOptions) -> EngineConfig:
         refresh_s=engine.refresh,
         read_only=engine.read_only,
         entry_timeout_s=engine.entry_timeout,
+        shared=engine.shared,
     )
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from mvcfs.errors import InvalidArgument
 
-FLAGS = frozenset({"xattr", "show_history", "writeback"})
+FLAGS = frozenset({"xattr", "show_history", "shared", "writeback"})
 """Own options without a value: keep and show xattrs; list `.history`; let the kernel hold small writes back, which is
 faster and loses acknowledged writes if the daemon crashes."""
 

@@ -100,6 +100,8 @@ def encode_checkpoint(state: LogState) -> bytes:
 def _branch_json(branch: BranchState) -> dict[str, Any]:
     value: dict[str, Any] = {"branch": branch.id, "name": branch.name, "tip": branch.tip, "version": branch.version}
     flags = {"deleted": branch.deleted, "protected": branch.protected}
+    if branch.work is not None:
+        value |= {"work": branch.work, "base": branch.work_base}
     return value | {key: True for key, flag in flags.items() if flag}
 
 
@@ -112,6 +114,8 @@ def _parse_branch(value: object, where: str) -> BranchState:
         fields.integer("version"),
         fields.flag("deleted"),
         fields.flag("protected"),
+        fields.optional_hexadecimal("work", 40),
+        fields.optional_hexadecimal("base", 40),
     )
 
 

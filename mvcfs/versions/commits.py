@@ -26,7 +26,7 @@ from mvcfs.versions.log_state import LogState
 from mvcfs.versions.merge import merge_trees
 from mvcfs.versions.objects import GitObjects
 from mvcfs.versions.publish import CommitRequest, Draft, Published
-from mvcfs.versions.records import BranchMove
+from mvcfs.versions.records import BranchMove, RefChange
 from mvcfs.versions.ref_plans import plan_create_branch, protected_error
 from mvcfs.versions.refs import BranchState, Refs, new_id
 from mvcfs.versions.walks import is_first_parent_ancestor, memory_closure
@@ -174,18 +174,25 @@ class CommitPlan:
 
     async def _draft(self, state: LogState, moves: Sequence[tuple[BranchState, str]]) -> Draft:
         """The record that moves these branches to these commits."""
+        refs = tuple([BranchMove(branch.id, branch.name, commit, branch.version + 1) for branch, commit in moves])
+        return await self._record(state, "commit", refs, [commit for _, commit in moves], moves[0][0].id)
+
+    async def _record(
+        self, state: LogState, kind: str, refs: tuple[RefChange, ...], commits: Sequence[str], branch: str
+    ) -> Draft:
+        """The record that makes these ref changes, with all that the commits need."""
         request = self._request
-        objects = inline(self._objects, await self._inline_oids(state, [commit for _, commit in moves]))
+        objects = inline(self._objects, await self._inline_oids(state, commits))
         return Draft(
-            kind="commit",
-            refs=tuple([BranchMove(branch.id, branch.name, commit, branch.version + 1) for branch, commit in moves]),
+            kind=kind,
+            refs=refs,
             objects=objects,
             packed=self._packed_up_to,
             git=tuple(self.uploaded),
             manifests=request.manifests,
             packs=request.packs,
-            commit=moves[0][1],
-            branch=moves[0][0].id,
+            commit=commits[0],
+            branch=branch,
         )
 
     async def _inline_oids(self, state: LogState, commits: Sequence[str]) -> Collection[str]:

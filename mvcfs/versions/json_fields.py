@@ -48,6 +48,10 @@ class Fields:
     def __contains__(self, key: str) -> bool:
         return self._values.get(key) is not None
 
+    def has_key(self, key: str) -> bool:
+        """Whether there is such a key, be its value null."""
+        return key in self._values
+
     def _get(self, key: str) -> Any:
         value = self._values.get(key)
         if value is None:

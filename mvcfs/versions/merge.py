@@ -103,7 +103,13 @@ class _Node:
 
 
 def merge_trees(
-    objects: GitObjects, base: str | None, ours: str | None, theirs: str | None, *, default_mtime_ns: int = 0
+    objects: GitObjects,
+    base: str | None,
+    ours: str | None,
+    theirs: str | None,
+    *,
+    default_mtime_ns: int = 0,
+    by_lines: bool = True,
 ) -> MergeResult:
     """Merges two versions; None stands for an empty one.
 
@@ -113,6 +119,7 @@ def merge_trees(
         ours: Our tree.
         theirs: The published tree.
         default_mtime_ns: Time of entries that plain Git committed; that of the published commit.
+        by_lines: Whether small text files are merged by lines; else both sides' changes of one are a conflict.
 
     Raises:
         CorruptData: An object is missing or damaged.
@@ -124,7 +131,7 @@ def merge_trees(
     sides = Sides(base, ours, theirs)
     twice: tuple[RenamedTwice, ...] = ()
     for _ in range(_ROUNDS):
-        merge = _Merge(objects, default_mtime_ns)
+        merge = _Merge(objects, default_mtime_ns, by_lines=by_lines)
         result = merge.run(sides)
         aligned = align_renames(objects, sides, merge.lost, default_mtime_ns=default_mtime_ns)
         if aligned is None:
@@ -154,9 +161,10 @@ def _with_renamed_twice(
 class _Merge:
     """One merge: nodes are made from the root down, and turned into changes of their parents from the leaves up."""
 
-    def __init__(self, objects: GitObjects, default_mtime_ns: int) -> None:
+    def __init__(self, objects: GitObjects, default_mtime_ns: int, *, by_lines: bool) -> None:
         self._objects = objects
         self._default_mtime_ns = default_mtime_ns
+        self._by_lines = by_lines
         self._nodes: list[_Node] = []
         self._conflicts: list[MergeConflict] = []
         self._users_parts: dict[str, bytes] = {}
@@ -258,7 +266,7 @@ class _Merge:
             return t.content
         if theirs == base:
             return o.content
-        if base is None or not stat.S_ISREG(o.attributes.mode):
+        if base is None or not self._by_lines or not stat.S_ISREG(o.attributes.mode):
             return None
         texts = [self._text(content) for content in (base, ours, theirs)]
         return None if None in texts else merge_lines(*[text for text in texts if text is not None])

@@ -141,6 +141,7 @@ class Published:
         aside: It went to a branch that was made for it, as asked.
         unchanged: The tip held all this already; nothing was published.
         joined: After a conflict, the commit that brought everything else to the branch asked for, if there was any.
+        lost: Of a `WorkRequest`: the paths that another host made, or took away, first.
     """
 
     commit: str
@@ -152,6 +153,7 @@ class Published:
     aside: bool = False
     unchanged: bool = False
     joined: str | None = None
+    lost: frozenset[bytes] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

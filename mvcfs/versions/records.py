@@ -70,6 +70,15 @@ class BranchDrop:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkMove:
+    """Moves a branch's work in progress, or (`work` None) ends it; `base` is the tip that it has taken in."""
+
+    branch: str
+    work: str | None
+    base: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class TagChange:
     """Makes or moves a tag, or removes it (`target` None)."""
 
@@ -88,7 +97,7 @@ class AliasChange:
     log: str | None = None
 
 
-RefChange = BranchMove | BranchHide | BranchDrop | TagChange | AliasChange
+RefChange = BranchMove | BranchHide | BranchDrop | WorkMove | TagChange | AliasChange
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +262,9 @@ def parse_ref_change(value: object, where: str) -> RefChange:
                 return BranchDrop(branch)
             if fields.flag("deleted"):
                 return BranchHide(branch)
+            if fields.has_key("work"):
+                work = fields.optional_hexadecimal("work", 40)
+                return WorkMove(branch, work, fields.optional_hexadecimal("base", 40))
         return BranchMove(
             branch,
             fields.text("name"),
@@ -284,6 +296,8 @@ def ref_change_json(change: RefChange) -> dict[str, Any]:
             return {"branch": change.branch, "deleted": True}
         case BranchDrop():
             return {"branch": change.branch, "dropped": True}
+        case WorkMove():
+            return {"branch": change.branch, "work": change.work, "base": change.base}
         case TagChange():
             return {"tag": change.tag, "target": change.target}
         case AliasChange():

@@ -19,7 +19,7 @@ from typing import TypeVar
 from mvcfs.errors import CorruptData, InvalidName, NotFound
 from mvcfs.types import StoredFile
 from mvcfs.versions.names import check_ref_name
-from mvcfs.versions.records import AliasChange, BranchDrop, BranchHide, BranchMove, RefChange, TagChange
+from mvcfs.versions.records import AliasChange, BranchDrop, BranchHide, BranchMove, RefChange, TagChange, WorkMove
 
 V = TypeVar("V")
 
@@ -35,6 +35,8 @@ class BranchState:
         version: That version's number; 0 without a tip.
         deleted: Hidden, its versions are kept.
         protected: Refuses deletion, renaming, and commits but those that override it.
+        work: The commit that holds the work in progress of its `-o shared` mounts; None: there is none.
+        work_base: The tip that was when `work` last took one in: what `work` differs in from it is in progress.
     """
 
     id: str
@@ -43,6 +45,13 @@ class BranchState:
     version: int
     deleted: bool = False
     protected: bool = False
+    work: str | None = None
+    work_base: str | None = None
+
+    @property
+    def newest(self) -> str | None:
+        """What a shared mount stands on: the work in progress, else the tip."""
+        return self.work or self.tip
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +124,13 @@ class Refs:
         return found
 
     def tips(self) -> list[str]:
-        """Every commit and tag object that a ref holds, deleted branches and moves of aliases included."""
-        return list(dict.fromkeys([*self.version_tips(), *self.alias_logs.values()]))
+        """Every commit and tag object that a ref holds: deleted branches, work in progress and moves of aliases included."""
+        every = (*self.branches.values(), *self.deleted)
+        work = [branch.work for branch in every if branch.work is not None]
+        return list(dict.fromkeys([*self.version_tips(), *work, *self.alias_logs.values()]))
 
     def version_tips(self) -> list[str]:
-        """Every commit and tag object that a ref names, deleted branches included, moves of aliases not."""
+        """Every commit and tag object that a ref names, deleted branches included, work and moves of aliases not."""
         branches = [branch.tip for branch in (*self.branches.values(), *self.deleted) if branch.tip is not None]
         return list(dict.fromkeys([*branches, *self.tags.values(), *self.aliases.values()]))
 
@@ -208,10 +219,16 @@ class RefTable:
                     branch = self._visible.pop(change.branch, None)
                     if branch is None:
                         raise CorruptData(f"{where}: deletes branch {change.branch}, which isn't there")
-                    self._hidden[branch.id] = replace(branch, deleted=True)
+                    self._hidden[branch.id] = replace(branch, deleted=True, work=None, work_base=None)
                 case BranchDrop():
                     if self._hidden.pop(change.branch, None) is None:
                         raise CorruptData(f"{where}: drops branch {change.branch}, which is no deleted one")
+                case WorkMove():
+                    branch = self._visible.get(change.branch)
+                    if branch is None:
+                        raise CorruptData(f"{where}: moves the work of branch {change.branch}, which isn't there")
+                    base = None if change.work is None else change.base
+                    self._visible[branch.id] = replace(branch, work=change.work, work_base=base)
                 case TagChange():
                     check_ref_name(change.tag, "tag")
                     _set(self._tags, change.tag, change.target)
@@ -243,8 +260,10 @@ class RefTable:
         if protected is None:
             protected = old is not None and old.protected
         self._hidden.pop(change.branch, None)
-        state = BranchState(change.branch, change.name, change.tip, change.version, False, protected)
-        self._visible[change.branch] = state
+        work, work_base = (None, None) if old is None else (old.work, old.work_base)
+        self._visible[change.branch] = BranchState(
+            change.branch, change.name, change.tip, change.version, False, protected, work, work_base
+        )
 
     def refs(
         self,

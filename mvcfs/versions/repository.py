@@ -29,7 +29,7 @@ from mvcfs.versions.divergence import Divergence, Known, divergence
 from mvcfs.versions.export import GitExport
 from mvcfs.versions.history import CommitInfo, History, VersionInfo, VersionPlace
 from mvcfs.versions.log_state import LogState
-from mvcfs.versions.publish import Attempt, CommitRequest, Published, Publisher
+from mvcfs.versions.publish import Attempt, CommitRequest, OnAttempt, Published, Publisher
 from mvcfs.versions.ref_editing import RefEditing
 from mvcfs.versions.refs import Refs
 from mvcfs.versions.revisions import Resolver
@@ -40,6 +40,8 @@ from mvcfs.versions.tree_reader import TreeReader, root_attributes
 from mvcfs.versions.upkeep import Upkeep
 from mvcfs.versions.version_walk import VersionWalk, Wanted
 from mvcfs.versions.walks import large_contents, memory_closure
+from mvcfs.versions.work import WorkPlan, WorkRequest
+from mvcfs.versions.work_editing import WorkEditing
 
 T = TypeVar("T")
 
@@ -52,6 +54,7 @@ class ModelRepository(RefEditing):
 
     Attributes:
         upkeep: Keeps the model light; to be run now and then by whoever publishes.
+        work: What shared mounts have in progress.
     """
 
     def __init__(self, storage: Storage, name: str, local_dir: Path, publisher: Publisher) -> None:
@@ -65,6 +68,7 @@ class ModelRepository(RefEditing):
         self._resolver = Resolver(self._objects, self._history)
         self._limiter = trio.CapacityLimiter(_BULK_THREADS)
         self.comparing = Comparing(self._objects, self._read_in_thread)
+        self.work = WorkEditing(model, publisher, self._limiter, self._publish_plan, self._read_in_thread)
 
     @classmethod
     async def open(cls, storage: Storage, name: str, *, local_dir: Path, publisher: Publisher) -> ModelRepository:
@@ -321,10 +325,19 @@ class ModelRepository(RefEditing):
             UnknownOutcome: It can't be told whether the version was published.
             CorruptData: Objects that the merge needs are damaged.
         """
-        plan = CommitPlan(request, self._objects, self._model.files, self._publisher.clock(), self._limiter)
+        plan: CommitPlan
+        if isinstance(request, WorkRequest):
+            plan = WorkPlan(request, self._objects, self._model.files, self._publisher.clock(), self._limiter)
+        else:
+            plan = CommitPlan(request, self._objects, self._model.files, self._publisher.clock(), self._limiter)
+        return await self._publish_plan(plan, request.on_attempt, caller_resolves=True)
+
+    async def _publish_plan(
+        self, plan: CommitPlan, on_attempt: OnAttempt | None, *, caller_resolves: bool
+    ) -> Published:
         try:
             await plan.check_files(self._storage, self.path)
-            published = await self._model.publish(plan.draft, request.on_attempt, caller_resolves=True)
+            published = await self._model.publish(plan.draft, on_attempt, caller_resolves=caller_resolves)
         finally:
             self._model.files.abandon(plan.uploaded)
         await trio.to_thread.run_sync(self._objects.forget, plan.packed, limiter=self._limiter)

@@ -104,8 +104,13 @@ class _Mover:
                     self._missing_planned(below, entry.tree, wanted)
 
     def collision(self, root_tree: str | None, plan: Plan | None) -> bytes | None:
-        """A path that is changed here beside the plan, and is another one in the commit than in the base."""
+        """A path that is changed here beside the plan, and is another one in the commit than in the base.
+
+        In a shared tree the later close stands: what is changed here moves along and is published over the commit's.
+        """
         placed = self._follower.find_placed()
+        if self._tree.sharing is not None:
+            return None
         search = CollisionSearch(self._tree, self._follower.entries, placed, self._give_up)
         return search.find(self._tree.root, None if plan is None else plan.root, root_tree)
 

@@ -103,7 +103,7 @@ class CollisionSearch:
         """Whether no version takes a changed node."""
         if child is None:
             return False
-        return not child.is_versioned or self.tree.is_ignored(path, is_dir=child.is_directory)
+        return not child.is_versioned or self.tree.is_left_out(path, is_dir=child.is_directory)
 
     def _stays_alone(self, directory: Node, path: bytes) -> bool:
         """Whether all that is changed below a directory is names that no version takes, and removals."""

@@ -50,6 +50,7 @@ class CommitOutcome:
         conflict: The changes went to a conflict branch.
         left_out: Changed files that the version left out.
         ignored: Ignored files met.
+        lost: Paths that another host made, or took away, first; see `mvcfs.versions.work`.
     """
 
     commit: str | None
@@ -59,6 +60,7 @@ class CommitOutcome:
     conflict: bool = False
     left_out: int = 0
     ignored: int = 0
+    lost: frozenset[bytes] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,11 +191,11 @@ class Committer:
                 packs=packs,
                 conflict_branch=destination.new_branch or f"{tree.branch_name}-conflict-{self.host}",
                 on_attempt=note,
-                merge_base=tree.merge_base,
+                merge_base=plan.merge_base,
                 override_protection=destination.override_protection,
                 aside=destination.new_branch is not None,
             )
-            published = await tree.model.repository.publish_commit(request)
+            published = await tree.model.repository.publish_commit(self._request(request))
         except BaseException:
             if not uncertain:
                 await upload.abort()
@@ -211,6 +213,10 @@ class Committer:
         state = refs.branch_by_id(self.tree.branch_id)
         if state is not None and state.protected and not destination.override_protection:
             raise protected_error(state.name)
+
+    def _request(self, request: CommitRequest) -> CommitRequest:
+        """The request as it is made of the repository."""
+        return request
 
     def _unchanged(self, plan: Plan) -> CommitOutcome:
         state = self.tree.model.repository.refs.branch_by_id(self.tree.branch_id)
@@ -294,7 +300,7 @@ class Committer:
         await tree.staging.reap()
         return CommitOutcome(
             published.commit, published.version, published.branch, published.unchanged, published.conflict,
-            plan.left_out, plan.ignored,
+            plan.left_out, plan.ignored, published.lost,
         )  # fmt: skip
 
     async def _learn_contents(self, plan: Plan, root_tree: str | None) -> None:

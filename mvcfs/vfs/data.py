@@ -153,6 +153,14 @@ class NodeData:
             tree.activity.wrote(caller)
             tree.activity.changed(path, is_dir=node.is_directory)
 
+    def note_written(self, node: Node, caller: Caller) -> None:
+        """Tells that a file's bytes are complete as far as their writer is concerned, be it open elsewhere."""
+        tree, path = self._tree, self._tree.path_of(node)
+        if not tree.is_ignored(path, is_dir=False):
+            node.quiet_since = time.monotonic()
+            tree.activity.wrote(caller)
+            tree.activity.changed(path, is_dir=False)
+
     async def sync_data(self, node: Node) -> None:
         """Makes a file's bytes and the row that speaks of them durable, names not."""
         if node.staged is not None:

@@ -12,6 +12,7 @@ from mvcfs.vfs.commands import Command, command_table
 from mvcfs.vfs.filesystem import FileSystem
 from mvcfs.vfs.inode import InodeTable
 from mvcfs.vfs.service import StoreService
+from mvcfs.vfs.shared_filesystem import SharedFileSystem
 from mvcfs.vfs.shown import ShownAttributes
 from mvcfs.vfs.toplevel import RootDir
 
@@ -27,4 +28,5 @@ class Engine(StoreService):
     def filesystem(self) -> FileSystem:
         """The file system that a mount shows; one a mount."""
         shown = ShownAttributes() if self.config.xattr else None
-        return FileSystem(RootDir(self), InodeTable(self.allocate_ino), self, shown)
+        make = SharedFileSystem if self.config.shared else FileSystem
+        return make(RootDir(self), InodeTable(self.allocate_ino), self, shown)

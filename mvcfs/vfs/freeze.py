@@ -103,6 +103,7 @@ class Plan:
     Attributes:
         root: The branch's root directory.
         base_commit: The commit the plan's unchanged names come from.
+        merge_base: The tree that the changes were made on, where it isn't that commit's.
         names: How many names of each node the plan holds, by inode number.
         left_out: Changed files that the version leaves out, ignored ones not counted.
         ignored: Ignored files met.
@@ -110,6 +111,7 @@ class Plan:
 
     root: PlannedDir
     base_commit: str | None
+    merge_base: str | None = None
     names: Counter[int] = field(default_factory=Counter)
     left_out: int = 0
     ignored: int = 0
@@ -174,8 +176,9 @@ class _Freezer:
 
     def run(self) -> Plan:
         root = self._tree.root
-        self._removals_wait = self._arrival_held_back(root, b"")
-        plan = Plan(self._planned(root), self._tree.base_commit)
+        # What a shared tree publishes is seen as it stands: nothing waits for what else a rename brought.
+        self._removals_wait = self._tree.sharing is None and self._arrival_held_back(root, b"")
+        plan = Plan(self._planned(root), self._tree.base_commit, self._tree.merge_base)
         self._fill(plan, plan.root, b"")
         return plan
 
@@ -186,7 +189,7 @@ class _Freezer:
         """Whether something that a rename brought here is left out, other than by being ignored."""
         for name, child in directory.delta.items():
             path = prefix + name
-            if child is None or not child.is_versioned or self._tree.is_ignored(path, is_dir=child.is_directory):
+            if child is None or not child.is_versioned or self._tree.is_left_out(path, is_dir=child.is_directory):
                 continue
             if child.is_directory:
                 if child.arrived and self._any_held_back(child, path + b"/"):
@@ -202,7 +205,7 @@ class _Freezer:
             if child is None or not child.is_versioned:
                 continue
             path = prefix + name
-            if self._tree.is_ignored(path, is_dir=child.is_directory):
+            if self._tree.is_left_out(path, is_dir=child.is_directory):
                 continue
             if child.is_directory:
                 if self._any_held_back(child, path + b"/"):
@@ -218,7 +221,7 @@ class _Freezer:
             if child is None:
                 if not self._removals_wait:
                     planned.entries[name] = None
-            elif self._tree.is_ignored(path, is_dir=child.is_directory) or not child.is_versioned:
+            elif self._tree.is_left_out(path, is_dir=child.is_directory) or not child.is_versioned:
                 plan.ignored += 1
                 self._ignored_replaces(planned, name)
             elif child.is_directory:
@@ -232,7 +235,7 @@ class _Freezer:
             planned.entries[name] = None
 
     def _add_directory(self, plan: Plan, planned: PlannedDir, name: bytes, child: Node, path: bytes) -> None:
-        if child.arrived and self._any_held_back(child, path + b"/"):
+        if self._tree.sharing is None and child.arrived and self._any_held_back(child, path + b"/"):
             plan.left_out += 1
             return
         below = self._planned(child)
@@ -248,7 +251,7 @@ class _Freezer:
         """Whether a directory that no version has holds something, and nothing that a version takes."""
         for name, child in directory.delta.items():
             path = prefix + b"/" + name
-            if child is None or not child.is_versioned or self._tree.is_ignored(path, is_dir=child.is_directory):
+            if child is None or not child.is_versioned or self._tree.is_left_out(path, is_dir=child.is_directory):
                 continue
             if child.is_directory and child.base_tree is None and self._holds_only_ignored(child, path):
                 continue

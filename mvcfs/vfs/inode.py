@@ -71,6 +71,9 @@ class Inode:
     async def refreshed(self) -> None:
         """Brings attributes up to date that may have changed elsewhere."""
 
+    async def look_again(self) -> None:
+        """Takes in what names other hosts have made by now, where a name was not found."""
+
     async def set_attr(self, change: SetAttr, caller: Caller) -> None:
         """Changes attributes."""
         raise self.refuse("set attributes")

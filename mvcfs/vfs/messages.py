@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mvcfs.types import Author, Caller
+from mvcfs.versions.versioned_part import Difference
 from mvcfs.vfs.freeze import PlannedDir, PlannedFile
 
 JOB_VARIABLES = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID", "POD_NAME", "RAY_JOB_ID", "MLFLOW_RUN_ID")
@@ -127,9 +128,30 @@ def describe_changes(root: PlannedDir, known: Mapping[bytes, bool]) -> str:
             continue
         verb = "change" if known.get(name, False) else "add"
         verbs[verb].append(_describe_entry(shown, entry))
+    return _sentence(verbs)
+
+
+def describe_differences(differences: Sequence[Difference]) -> str:
+    """The same for a version of work: from what differs under the root's names."""
+    verbs: dict[str, list[str]] = {"add": [], "change": [], "remove": []}
+    for one in differences:
+        shown = os.fsdecode(one.name).encode("utf-8", "replace").decode()
+        if one.verb != "remove":
+            shown = _describe(shown, one.files, one.bytes) if one.is_dir else f"{shown} ({format_bytes(one.bytes)})"
+        verbs[one.verb].append(shown)
+    return _sentence(verbs)
+
+
+def _sentence(verbs: Mapping[str, list[str]]) -> str:
     parts = [f"{verb} {_some(names)}" for verb, names in verbs.items() if names]
     text = "; ".join(parts) or "change attributes"
     return text[0].upper() + text[1:]
+
+
+def _describe(shown: str, files: int, size_bytes: int) -> str:
+    if not files:
+        return f"{shown}/"
+    return f"{shown}/ ({files} {'file' if files == 1 else 'files'}, {format_bytes(size_bytes)})"
 
 
 def _describe_entry(shown: str, entry: PlannedFile | PlannedDir) -> str:
@@ -139,9 +161,7 @@ def _describe_entry(shown: str, entry: PlannedFile | PlannedDir) -> str:
     for file in entry.files():
         group.files += 1
         group.size_bytes += file.size_bytes
-    if not group.files:
-        return f"{shown}/"
-    return f"{shown}/ ({group.files} {'file' if group.files == 1 else 'files'}, {format_bytes(group.size_bytes)})"
+    return _describe(shown, group.files, group.size_bytes)
 
 
 def _some(names: list[str]) -> str:

@@ -6,9 +6,10 @@ changes in the overlay at the mount), and costs nothing per file. Threading: tri
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import trio
@@ -25,6 +26,7 @@ from mvcfs.vfs.housekeeping import Housekeeping
 from mvcfs.vfs.overlay import Overlay
 from mvcfs.vfs.replay import replay
 from mvcfs.vfs.settle import Settler
+from mvcfs.vfs.shared import Freshness, SharedCommitter
 from mvcfs.vfs.shown_names import ShownNames
 from mvcfs.vfs.sources import ModelData
 from mvcfs.vfs.worktree import WorkingTree
@@ -80,6 +82,7 @@ class OpenModel:
         self.branches: dict[str, Branch] = {}
         self.shown = ShownNames()
         self.shown.changes(data.repository.refs)
+        self.freshness = Freshness(self.refresh)
         self._services = services
         self._opening = trio.Lock()
         self.housekeeping = Housekeeping(data)
@@ -117,7 +120,7 @@ class OpenModel:
         if overlay is None or staging is None:
             raise NotFound("nothing is mounted here")
         row = overlay.branch(state.id)
-        base = state.tip
+        base = state.newest if services.config.shared else state.tip
         if row is not None:
             base = row.base_commit
         root_tree = None if base is None else (await self.data.repository.commit_info(base)).tree
@@ -131,7 +134,7 @@ class OpenModel:
             if attributes is not None:
                 tree.root.apply_attributes(attributes)
                 tree.root_attributes = attributes
-        committer = Committer(tree, services.config.host, os.getuid(), services.content, services.on_invalid)
+        committer = self._committer(tree, settler)
         settler.attach(tree, committer)
         if row is not None:
             replay(tree, overlay, row.root)
@@ -139,20 +142,40 @@ class OpenModel:
             await settle_attempt(tree)
             settler.note_replayed()
         settler.set_protected(state.protected)
+        if tree.sharing is not None and state.work is not None:
+            settler.changed_elsewhere(live=False, rules=True)
         scope = trio.CancelScope()
         branch = Branch(tree, committer, settler, scope)
         if not services.config.read_only:
             services.nursery.start_soon(self._run_settler, branch)
         return branch
 
+    def _committer(self, tree: WorkingTree, settler: Settler) -> Committer:
+        services = self._services
+        if not services.config.shared:
+            return Committer(tree, services.config.host, os.getuid(), services.content, services.on_invalid)
+        committer = SharedCommitter(
+            tree, services.config.host, os.getuid(), services.content, services.on_invalid,
+            look=self.freshness.wait, settler=settler,
+        )  # fmt: skip
+        tree.sharing = committer
+        return committer
+
     async def _run_settler(self, branch: Branch) -> None:
         with branch.scope:
-            while True:
-                try:
-                    await branch.settler.run()
-                except Exception:
-                    log.exception("making versions of %s/%s failed", self.name, branch.tree.branch_name)
-                    await trio.sleep(5)
+            async with trio.open_nursery() as nursery:
+                if isinstance(branch.committer, SharedCommitter):
+                    run_shared = functools.partial(branch.committer.run, self._services.config.refresh_s)
+                    nursery.start_soon(self._keep_running, branch, run_shared)
+                await self._keep_running(branch, branch.settler.run)
+
+    async def _keep_running(self, branch: Branch, task: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                await task()
+            except Exception:
+                log.exception("making versions of %s/%s failed", self.name, branch.tree.branch_name)
+                await trio.sleep(5)
 
     async def refresh(self) -> bool:
         """Reads what others published; working trees follow their branches.
@@ -178,6 +201,9 @@ class OpenModel:
             branch.tree.deleted = False
             branch.tree.branch_name = state.name
             branch.settler.set_protected(state.protected)
+            if isinstance(branch.committer, SharedCommitter):
+                await branch.committer.follow()
+                continue
             if state.tip == branch.tree.base_commit or branch.committer.lock.locked():
                 continue
             await self._follow(branch)
@@ -235,7 +261,8 @@ class OpenModel:
     async def drain(self) -> None:
         """One last version of every branch with changes, without waiting for quiet."""
         for branch in list(self.branches.values()):
-            if branch.tree.root.changed and not branch.tree.deleted:
+            shared = branch.tree.sharing is not None and branch.settler.has_own_changes
+            if (branch.tree.root.changed or shared) and not branch.tree.deleted:
                 if branch.tree.protected:
                     log.warning("%s/%s is protected: its changes stay in the overlay", self.name, branch.tree.branch_name)
                     continue

@@ -145,6 +145,10 @@ class Node(Inode):
             return count + sum(1 for entry in base.values() if entry.tree is not None)
         return count + sum(1 for name, entry in base.items() if entry.tree is not None and name not in self.delta)
 
+    def entry_timeout_s(self) -> float | None:
+        """See `Inode.entry_timeout_s`: a name of a shared tree may be another host's by now."""
+        return None if self.tree.sharing is None else 0.0
+
     def describe(self) -> str:
         """See `Inode.describe`."""
         return self.tree.describe(self)

@@ -199,6 +199,10 @@ class StoreService:
             self._model_names = (time.monotonic(), names)
         return names
 
+    def forget_names(self) -> None:
+        """Has the models listed anew when they are asked for next."""
+        self._model_names = (-1e9, [])
+
     async def model(self, name: str) -> OpenModel:
         """An open model; NotFound."""
         found = self.models.get(name)

@@ -35,6 +35,8 @@ _LAST_RETRY_S = 30.0
 _SLACK_S = 0.05
 # How often a writing process is looked at again, so that a long run of small files costs no /proc reads.
 _WRITER_LOOK_S = 5.0
+# So much later than a host that changed a shared branch do the others make a version of it.
+_OTHERS_FIRST_S = 3.0
 
 
 @dataclass(slots=True)
@@ -45,6 +47,7 @@ class _Unrest:
     last: float | None = None
     finished: bool = False
     live: bool = False
+    here: bool = False
 
 
 class Settler:
@@ -77,6 +80,7 @@ class Settler:
         """See `Activity.changed`."""
         assert self.tree is not None
         now = time.monotonic()
+        self._unrest.here = True
         if path in (IGNORE_FILE, LIVE_FILE):
             self._reload_rules = True
         if self.tree.rules.is_live(path, is_dir=is_dir):
@@ -86,6 +90,30 @@ class Settler:
                 self._unrest.first = now
             self._unrest.last = now
         self._wake.set()
+
+    def changed_elsewhere(self, *, live: bool, rules: bool) -> None:
+        """Another host changed a shared tree: only live files, or others, too; rule files, or not.
+
+        The version is that host's to make. Only if it doesn't, since it is gone, is it ours.
+        """
+        when = time.monotonic() + _OTHERS_FIRST_S
+        self._reload_rules = self._reload_rules or rules
+        if live:
+            self._unrest.live = True
+        else:
+            self._unrest.first = self._unrest.first or when
+            self._unrest.last = when
+        self._wake.set()
+
+    @property
+    def has_own_changes(self) -> bool:
+        """Whether anything was changed here since the last version."""
+        return self._unrest.here
+
+    @property
+    def writer(self) -> Writer | None:
+        """The process that wrote last."""
+        return self._writer
 
     def finished(self, path: bytes) -> None:
         """See `Activity.finished`."""
@@ -255,6 +283,7 @@ class Settler:
         now.last = now.last if now.last is not None else unrest.last
         now.finished = now.finished or unrest.finished
         now.live = now.live or unrest.live
+        now.here = now.here or unrest.here
 
     async def commit_explicit(
         self, message: str, author: Author | None, destination: Destination = OWN_BRANCH

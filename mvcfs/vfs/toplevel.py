@@ -64,6 +64,10 @@ class RootDir(VirtualDir):
             self._models[model.data.id] = level
         return level
 
+    async def look_again(self) -> None:
+        """See `Inode.look_again`."""
+        self._service.forget_names()
+
     async def names(self) -> Sequence[bytes]:
         """See `Inode.names`."""
         return [name.encode() for name in await self._service.model_names()]
@@ -175,6 +179,10 @@ class LevelDir(VirtualDir):
         """An alias may stand for another commit by now."""
         if self._snapshots.get(full) is gone:
             del self._snapshots[full]
+
+    async def look_again(self) -> None:
+        """See `Inode.look_again`."""
+        await self.model.freshness.wait()
 
     async def names(self) -> Sequence[bytes]:
         """See `Inode.names`: branches and levels, past versions not."""

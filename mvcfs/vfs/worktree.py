@@ -29,6 +29,7 @@ from mvcfs.vfs.overlay import BranchRow, Overlay
 if TYPE_CHECKING:
     from mvcfs.vfs.data import NodeData
     from mvcfs.vfs.namespace import Namespace
+    from mvcfs.vfs.shared import Change
     from mvcfs.vfs.sources import ModelData
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,22 @@ class Activity(Protocol):
 
     def wrote(self, caller: Caller) -> None:
         """Who changed something last."""
+        ...
+
+
+class Sharing(Protocol):
+    """What makes a working tree one that several hosts work in at once; see `mvcfs.vfs.shared`."""
+
+    async def fresh(self) -> None:
+        """Returns once the tree shows all that other hosts had published when this was called. StorageError."""
+        ...
+
+    async def publish(self, change: Change) -> object:
+        """Returns once other hosts can see a change that was made here; AlreadyExists, NotFound, StorageError."""
+        ...
+
+    def publish_soon(self) -> None:
+        """Publishes what is changed in a while; nobody waits for it."""
         ...
 
 
@@ -93,6 +110,7 @@ class WorkingTree:
         self.collision: str | None = None
         self.timeout_s = timeout_s
         self.rules = IgnoreRules.defaults()
+        self.sharing: Sharing | None = None
         self.links: dict[str, Node] = {}
         self.deleted = False
         self.closing = False
@@ -128,6 +146,10 @@ class WorkingTree:
     def is_ignored(self, path: bytes, *, is_dir: bool) -> bool:
         """Whether a path stays out of versions."""
         return self.rules.is_ignored(path, is_dir=is_dir)
+
+    def is_left_out(self, path: bytes, *, is_dir: bool) -> bool:
+        """Whether publishes of this tree leave a path out. Those of a shared one take everything."""
+        return self.sharing is None and self.is_ignored(path, is_dir=is_dir)
 
     def changed_nodes(self) -> Iterable[Node]:
         """All changed nodes that have a name, directories before what is in them; a hard-linked file once a name."""
