@@ -26,6 +26,7 @@ from mvcfs.cli import (
     exits,
     fsck,
     git_export,
+    git_import,
     history,
     info,
     init,
@@ -77,7 +78,10 @@ _PANELS: tuple[tuple[str, tuple[tuple[Callable[..., Any], str, type[Any] | None]
             (undelete.undelete, undelete.HELP, None),
         ),
     ),
-    ("Exchange with Git", ((git_export.git_export, git_export.HELP, None),)),
+    (
+        "Exchange with Git",
+        ((git_import.git_import, git_import.HELP, None), (git_export.git_export, git_export.HELP, None)),
+    ),
     ("Checks", ((fsck.fsck, fsck.HELP, None), (doctor.doctor, doctor.HELP, None))),
 )
 

@@ -226,11 +226,15 @@ def check_hadoop_conf(directory: Path | None) -> Check:
 
 
 def check_git() -> Check:
-    """Git, which only looking at models with plain Git needs."""
-    version = _probe("git", "--version")
+    """Git and git-lfs, which only exchange with plain Git needs."""
+    version, lfs = _probe("git", "--version"), _probe("git-lfs", "version")
     if version is None:
-        return Check("git", "note", "not found; mvcfs runs without it", install_command("git", "git-lfs"))
-    return Check("git", "ok", version)
+        return Check("git", "note", "not found; git-import needs it", install_command("git", "git-lfs"))
+    if lfs is None:
+        return Check(
+            "git", "note", f"{version}, no git-lfs, which git-import of an address needs", install_command("git-lfs")
+        )
+    return Check("git", "ok", f"{version}, {lfs.split(' ')[0]}")
 
 
 def check_java() -> Check:

@@ -215,6 +215,22 @@ class GitFiles:
         """
         return await self._upload(functools.partial(write_joined_pack, [self._local(file.name)[0] for file in files]))
 
+    async def upload_pack(self, pack: Path) -> StoredFile:
+        """Puts a pack into the store that is there with its index beside it, on the disk of this model's local folder.
+
+        Raises:
+            NotFound: The model was renamed or removed.
+            Transient: The store failed.
+        """
+
+        def link(folder: Path, name: str) -> tuple[Path, Path]:
+            made, index = folder / f"{name}.pack", folder / f"{name}.idx"
+            os.link(pack, made)
+            os.link(pack.with_suffix(".idx"), index)
+            return made, index
+
+        return await self._upload(link)
+
     def joinable(self, live: Iterable[StoredFile]) -> list[Joinable]:
         """The live packs that are here, by the number of their objects. For a thread."""
         found = []

@@ -19,7 +19,7 @@ import trio
 
 from mvcfs.errors import CorruptData, NotFound
 from mvcfs.storage.protocol import Storage
-from mvcfs.types import NS_PER_S, Attributes, BlobContent, DirChange, LargeContent, TreeEntry
+from mvcfs.types import NS_PER_S, Attributes, BlobContent, DirChange, LargeContent, StoredFile, TreeEntry
 from mvcfs.versions import gitattributes
 from mvcfs.versions.alias_log import AliasMove, last_move, moves
 from mvcfs.versions.check import Problem, check_model
@@ -27,7 +27,10 @@ from mvcfs.versions.commits import CommitPlan
 from mvcfs.versions.comparing import Comparing
 from mvcfs.versions.divergence import Divergence, Known, divergence
 from mvcfs.versions.export import GitExport
+from mvcfs.versions.git_import import publish_import
+from mvcfs.versions.git_source import Stage
 from mvcfs.versions.history import CommitInfo, History, VersionInfo, VersionPlace
+from mvcfs.versions.import_plan import ChosenRefs, ImportPlan
 from mvcfs.versions.log_state import LogState
 from mvcfs.versions.publish import Attempt, CommitRequest, OnAttempt, Published, Publisher
 from mvcfs.versions.ref_editing import RefEditing
@@ -57,10 +60,13 @@ class ModelRepository(RefEditing):
         work: What shared mounts have in progress.
     """
 
-    def __init__(self, storage: Storage, name: str, local_dir: Path, publisher: Publisher) -> None:
+    def __init__(
+        self, storage: Storage, name: str, local_dir: Path, publisher: Publisher, *, parent: str = "models"
+    ) -> None:
         """Use `open`."""
         self._storage = storage
         self._name = name
+        self._parent = parent
         model = SyncedModel(storage, lambda: self.path, local_dir, publisher)
         super().__init__(model, History(model.objects), publisher)
         self.upkeep = Upkeep(storage, model, publisher.clock)
@@ -71,15 +77,24 @@ class ModelRepository(RefEditing):
         self.work = WorkEditing(model, publisher, self._limiter, self._publish_plan, self._read_in_thread)
 
     @classmethod
-    async def open(cls, storage: Storage, name: str, *, local_dir: Path, publisher: Publisher) -> ModelRepository:
+    async def open(
+        cls, storage: Storage, name: str, *, local_dir: Path, publisher: Publisher, parent: str = "models"
+    ) -> ModelRepository:
         """Opens a model: reads its log and fetches its Git packs into `local_dir`.
+
+        Args:
+            storage: The store.
+            name: The model's name, which is that of its folder.
+            local_dir: Local folder of this model and process.
+            publisher: In whose name records are published.
+            parent: The folder of the store that the model's is in.
 
         Raises:
             NotFound: There is no such model.
             CorruptData: Its log or one of its Git packs is damaged.
             UnsupportedFormat: A newer mvcfs wrote it.
         """
-        repository = cls(storage, name, local_dir, publisher)
+        repository = cls(storage, name, local_dir, publisher, parent=parent)
         await repository._model.open()
         return repository
 
@@ -98,7 +113,7 @@ class ModelRepository(RefEditing):
     @property
     def path(self) -> str:
         """Its folder in the store."""
-        return f"models/{self._name}"
+        return f"{self._parent}/{self._name}"
 
     def renamed(self, new_name: str) -> None:
         """Follows a rename that happened in the store."""
@@ -369,6 +384,30 @@ class ModelRepository(RefEditing):
     async def fsck(self) -> list[Problem]:
         """Everything that is wrong with the model's log, files and Git objects; large files' data is not looked at."""
         return await check_model(self._storage, self._model.log, self._objects, self.state, self._limiter)
+
+    async def publish_import(
+        self,
+        stage: Stage,
+        chosen: ChosenRefs,
+        manifests: tuple[StoredFile, ...],
+        packs: tuple[StoredFile, ...],
+        on_upload: Callable[[int], None],
+    ) -> ImportPlan:
+        """Brings refs of another repository in, with their objects, in one record.
+
+        Args:
+            stage: Their objects, checked, on the disk of this model's local folder.
+            chosen: The refs.
+            manifests: Manifests of their large files beside the live ones.
+            packs: Packs that those need beside the live ones.
+            on_upload: Told the bytes of each Git pack that was put into the store.
+
+        Raises:
+            Conflict: A branch or tag that is there can't become the other repository's; nothing was published.
+            ReadOnly: A branch that would move is protected.
+            NotFound, Transient, UnknownOutcome, PermissionDenied: As a publish.
+        """
+        return await publish_import(self._model, stage, chosen, manifests, packs, on_upload, self._publisher.user)
 
     def git_export(self, directory: Path, branches: Collection[str] = ()) -> GitExport:
         """An export to a bare Git repository, of these branches only or of all there is."""

@@ -33,7 +33,7 @@ from mvcfs.versions.gather import gather
 from mvcfs.versions.json_fields import Fields, encode, is_hex, text_item
 from mvcfs.versions.names import check_model_name
 from mvcfs.versions.publish import Publisher
-from mvcfs.versions.records import BranchMove, Record, encode_record
+from mvcfs.versions.records import BranchMove, Record, RefChange, encode_record
 from mvcfs.versions.reflog import RefLog, record_name
 from mvcfs.versions.refs import new_id
 from mvcfs.versions.repository import ModelRepository
@@ -45,6 +45,7 @@ FEATURES: frozenset[str] = frozenset()
 """What stores may ask of their readers, and this mvcfs can do."""
 
 _MARK = "mvcfs.json"
+_HIDDEN = "tmp"
 _FOLDERS = ("log", "git", "manifests", "packs")
 _MAX_SMALL_FILE = 1 << 20
 _LOOK_AGAIN_S = (0.05, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -65,6 +66,24 @@ class RemovedModel:
     id: str
     time_ns: int
     path: str
+
+
+@dataclass(frozen=True, slots=True)
+class HiddenModel:
+    """A model that has no name yet.
+
+    Attributes:
+        id: Its id.
+        folder: The name of its folder.
+    """
+
+    id: str
+    folder: str
+
+    @property
+    def path(self) -> str:
+        """Its folder in the store."""
+        return f"{_HIDDEN}/{self.folder}"
 
 
 class Store:
@@ -150,9 +169,19 @@ class Store:
             AlreadyExists: There is a model of that name.
         """
         check_model_name(name)
-        model_id, folder = new_id(), f"tmp/{new_id()}"
+        hidden = await self.make_hidden(publisher, (BranchMove(new_id(), "main", None, 0),))
+        try:
+            await self.show(hidden, name)
+        except BaseException:
+            await self.discard_hidden(hidden)
+            raise
+        return hidden.id
+
+    async def make_hidden(self, publisher: Publisher, refs: tuple[RefChange, ...] = ()) -> HiddenModel:
+        """Makes a model that nobody sees until `show` gives it a name, with what the ref changes make."""
+        hidden = HiddenModel(new_id(), new_id())
         record = Record(
-            model=model_id,
+            model=hidden.id,
             number=0,
             previous=None,
             txn=new_id(),
@@ -161,18 +190,38 @@ class Store:
             user=publisher.user,
             software=publisher.software,
             kind="create",
-            refs=(BranchMove(new_id(), "main", None, 0),),
+            refs=refs,
         )
         with trio.CancelScope(shield=True):
             try:
                 for part in _FOLDERS:
-                    await self._storage.mkdir(f"{folder}/{part}", parents=True)
-                await self._storage.write_file(f"{folder}/log/{record_name(0)}", encode_record(record))
-                await self._move(folder, f"models/{name}", model_id)
+                    await self._storage.mkdir(f"{hidden.path}/{part}", parents=True)
+                await self._storage.write_file(f"{hidden.path}/log/{record_name(0)}", encode_record(record))
             except BaseException:
-                await self._discard(folder)
+                await self.discard_hidden(hidden)
                 raise
-        return model_id
+        return hidden
+
+    async def open_hidden(self, hidden: HiddenModel, *, local_dir: Path, publisher: Publisher) -> ModelRepository:
+        """Opens a hidden model, as `open_model`. Whoever has it open closes it before it is shown."""
+        return await ModelRepository.open(
+            self._storage, hidden.folder, local_dir=local_dir, publisher=publisher, parent=_HIDDEN
+        )
+
+    async def show(self, hidden: HiddenModel, name: str) -> None:
+        """Gives a hidden model a name.
+
+        Raises:
+            InvalidName: No model can be called so.
+            AlreadyExists: There is a model of that name.
+        """
+        check_model_name(name)
+        await self._move(hidden.path, f"models/{name}", hidden.id)
+
+    async def discard_hidden(self, hidden: HiddenModel) -> None:
+        """Removes a hidden model, if the store answers."""
+        with trio.CancelScope(shield=True):
+            await self._discard(hidden.path)
 
     async def rename_model(self, old: str, new: str) -> None:
         """Gives a model another name; its id stays.

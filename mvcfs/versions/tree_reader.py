@@ -10,6 +10,7 @@ Threading: the functions read from `GitObjects` only; a `TreeReader` guards its 
 from __future__ import annotations
 
 import logging
+import os
 import stat
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -38,6 +39,9 @@ EMPTY_TREE_OID = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 
 _PLAIN_BLOB_BYTES = 65536
 """A row of at least this size that names no large file is looked into."""
+
+_OWNER = (os.getuid(), os.getgid())
+"""Git keeps no owners: what no row speaks of belongs to who reads it, who could not write to it otherwise."""
 
 DEFAULT_MODES = {MODE_TREE: 0o040755, MODE_SYMLINK: 0o120777}
 """st_mode of an entry without a row where it isn't Git's mode itself."""
@@ -185,13 +189,13 @@ class Listing:
     def _without_row(self, entry: RawEntry) -> TreeEntry | None:
         self.used_default = True
         if entry.mode in (MODE_TREE, MODE_GITLINK):
-            attributes = Attributes(DEFAULT_MODES[MODE_TREE], 0, 0, self._default_mtime_ns)
+            attributes = Attributes(DEFAULT_MODES[MODE_TREE], *_OWNER, self._default_mtime_ns)
             return TreeEntry(entry.name, attributes, None, entry.oid if entry.mode == MODE_TREE else EMPTY_TREE_OID)
         content = _unknown_content(self._objects, entry)
         if content is None:
             return None
         mode = DEFAULT_MODES.get(entry.mode, entry.mode)
-        return TreeEntry(entry.name, Attributes(mode, 0, 0, self._default_mtime_ns), content)
+        return TreeEntry(entry.name, Attributes(mode, *_OWNER, self._default_mtime_ns), content)
 
 
 def _read(objects: GitObjects, tree: str, default_mtime_ns: int) -> tuple[tuple[TreeEntry, ...], bool]:

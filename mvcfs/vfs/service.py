@@ -9,9 +9,12 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import shutil
 import time
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 import trio
@@ -26,6 +29,7 @@ from mvcfs.errors import Busy, MvcfsError, NotEmpty, NotFound
 from mvcfs.storage.protocol import Storage
 from mvcfs.versions.publish import Publisher
 from mvcfs.versions.refs import BranchState
+from mvcfs.versions.repository import ModelRepository
 from mvcfs.versions.store import Store
 from mvcfs.vfs.attr import Statfs
 from mvcfs.vfs.changes import Json, count_changes
@@ -240,10 +244,19 @@ class StoreService:
             del self.models[model.name]
 
     async def _open_model(self, name: str, model_id: str) -> OpenModel:
+        local_dir = self._model_dir(model_id)
+        repository = await self.store.open_model(name, local_dir=local_dir, publisher=self.publisher())
+        services = Services(
+            self.config, self.content_config, self.overlay, self.staging, self._nursery, self._invalidate
+        )
+        return OpenModel(self._model_data(repository, local_dir), services)
+
+    def _model_dir(self, model_id: str) -> Path:
         local_dir = self.local_dir / "models" / model_id
         local_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        repository = await self.store.open_model(name, local_dir=local_dir, publisher=self.publisher())
+        return local_dir
 
+    def _model_data(self, repository: ModelRepository, local_dir: Path) -> ModelData:
         async def reread() -> None:
             await repository.refresh()
             data.set_live()
@@ -260,10 +273,31 @@ class StoreService:
         )
         data = ModelData(repository, content)
         data.set_live()
-        services = Services(
-            self.config, self.content_config, self.overlay, self.staging, self._nursery, self._invalidate
-        )
-        return OpenModel(data, services)
+        return data
+
+    @asynccontextmanager
+    async def new_model(self, name: str) -> AsyncIterator[ModelData]:
+        """A model to be filled, which nobody sees before the block ends; if it ends with an error there is none.
+
+        Raises:
+            InvalidName, AlreadyExists: It can't have the name, at the end.
+        """
+        publisher = self.publisher()
+        hidden = await self.store.make_hidden(publisher)
+        local_dir = self._model_dir(hidden.id)
+        try:
+            repository = await self.store.open_hidden(hidden, local_dir=local_dir, publisher=publisher)
+            data = self._model_data(repository, local_dir)
+            try:
+                yield data
+            finally:
+                await data.content.aclose()
+            await self.store.show(hidden, name)
+        except BaseException:
+            await self.store.discard_hidden(hidden)
+            shutil.rmtree(local_dir, ignore_errors=True)
+            raise
+        self._model_names = (-1e9, [])
 
     def publisher(self) -> Publisher:
         """Who publishes from here."""

@@ -5,11 +5,18 @@ The one place where the two halves of a store, `versions` and `content`, meet fo
 
 from __future__ import annotations
 
+from weakref import WeakValueDictionary
+
+import trio
+
 from mvcfs.content.model_content import ModelContent
 from mvcfs.content.reader import LargeReader
 from mvcfs.content.window import ReadWindow
-from mvcfs.types import BlobContent, Content, TreeEntry
+from mvcfs.errors import CorruptData, NotFound
+from mvcfs.types import MIB, BlobContent, Content, LargeContent, TreeEntry
 from mvcfs.versions.repository import ModelRepository
+
+_BIG_BLOB_BYTES = MIB
 
 
 class ContentSource:
@@ -25,7 +32,7 @@ class ContentSource:
         self._data = data
         self.content = content
         self._windowed = windowed
-        self._small: bytes | None = None
+        self._small: _Blob | None = None
         self._large: LargeReader | None = None
         self._window: ReadWindow | None = None
 
@@ -44,10 +51,10 @@ class ContentSource:
             return b""
         if isinstance(self.content, BlobContent):
             if self._small is None:
-                self._small = await self._data.read_blob(self.content)
-            return memoryview(self._small)[offset : offset + length]
+                self._small = await self._data.blob(self.content)
+            return memoryview(self._small.data)[offset : offset + length]
         if self._large is None:
-            large = await self._data.content.open(self.content)
+            large = await self._data.open_large(self.content)
             if self._large is None:
                 self._large = large
                 self._window = large.window() if self._windowed else None
@@ -60,12 +67,23 @@ class ContentSource:
             self._window = None
 
 
+class _Blob:
+    """The bytes of a blob, shared by all that read it."""
+
+    __slots__ = ("__weakref__", "data")
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+
 class ModelData:
     """A model's stored trees and contents."""
 
     def __init__(self, repository: ModelRepository, content: ModelContent) -> None:
         self.repository = repository
         self.content = content
+        self._blobs: WeakValueDictionary[BlobContent, _Blob] = WeakValueDictionary()
+        self._reading_big = trio.Lock()
 
     @property
     def id(self) -> str:
@@ -88,7 +106,32 @@ class ModelData:
 
     async def read_blob(self, content: BlobContent) -> bytes:
         """A small file's bytes."""
-        return await self.repository.read_content(content)
+        return (await self.blob(content)).data
+
+    async def blob(self, content: BlobContent) -> _Blob:
+        """A file that Git itself holds: a small one, unless it came with another repository's history.
+
+        A big one is in memory once, whatever number of handles reads it, and they are fetched one after another.
+        """
+        if content.size_bytes < _BIG_BLOB_BYTES:
+            return _Blob(await self.repository.read_content(content))
+        async with self._reading_big:
+            found = self._blobs.get(content)
+            if found is None:
+                found = self._blobs[content] = _Blob(await self.repository.read_content(content))
+            return found
+
+    async def open_large(self, content: LargeContent) -> LargeReader:
+        """A reader of a large file that some version has.
+
+        Raises:
+            CorruptData: Its data isn't in the store, or is damaged there.
+            StorageError: The store failed.
+        """
+        try:
+            return await self.content.open(content)
+        except NotFound as error:
+            raise CorruptData(str(error)) from error
 
     def source(self, content: Content, *, windowed: bool = False) -> ContentSource:
         """A reader of stored content; it is opened at its first read."""

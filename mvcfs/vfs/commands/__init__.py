@@ -14,6 +14,7 @@ from mvcfs.vfs.commands.branches import BranchCommands
 from mvcfs.vfs.commands.check import check_store
 from mvcfs.vfs.commands.diff import DiffCommands
 from mvcfs.vfs.commands.git_export import GitExportCommands
+from mvcfs.vfs.commands.git_import import GitImportCommands
 from mvcfs.vfs.commands.history import HistoryCommands
 from mvcfs.vfs.commands.models import ModelCommands
 from mvcfs.vfs.commands.state import StateCommands
@@ -55,4 +56,5 @@ def command_table(engine: StoreService) -> Mapping[str, Command]:
         "undelete": models.undelete,
         "fsck": fsck,
         "git_export": GitExportCommands(engine).git_export,
+        "git_import": GitImportCommands(engine).git_import,
     }
