@@ -47,6 +47,19 @@ class VersionRules:
 
 
 @dataclass(frozen=True, slots=True)
+class MountRoot:
+    """What the root of a mount is, where it isn't the whole store.
+
+    Attributes:
+        model: The name of a model.
+        revision: A branch of it, which the mount follows, or any other revision, which it stays at; None: the model.
+    """
+
+    model: str
+    revision: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class EngineConfig:
     """All that the engine of one store needs to know.
 
@@ -62,9 +75,10 @@ class EngineConfig:
         xattr: Whether user xattrs are kept and `user.mvcfs.*` shown.
         show_history: Whether `.history` is listed.
         refresh_s: How often other hosts' publishes are looked for.
-        read_only: No writes at all.
+        read_only: Nothing is written: neither to the store nor to the overlay, which belongs to a writable mount.
         entry_timeout_s: How long the kernel may keep names and attributes of the working tree.
         shared: Whether hosts see each other's closes, renames and removals at once; see `mvcfs.vfs.shared`.
+        root: What a mount shows; None for the whole store.
     """
 
     cache_dir: Path
@@ -81,3 +95,4 @@ class EngineConfig:
     read_only: bool = False
     entry_timeout_s: float = 60.0
     shared: bool = False
+    root: MountRoot | None = None

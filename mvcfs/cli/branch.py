@@ -9,7 +9,7 @@ import typer
 from mvcfs.cli.dispatch import call
 from mvcfs.cli.options import CommonOptions, OutputOptions, StoreOptions, TargetOptions
 from mvcfs.cli.output import print_error, print_json, print_line, print_table
-from mvcfs.cli.place import Place, locate
+from mvcfs.cli.place import locate
 from mvcfs.cli.units import format_duration, format_size
 from mvcfs.errors import InvalidArgument
 
@@ -71,14 +71,14 @@ def branch(
     if output.json:
         print_json(result)
         return
-    print_line(f"branch {name} of {place.model()} {done}")
+    print_line(f"branch {name} {done}")
     if protect:
-        _warn_of_unpublished(place, name, result)
+        _warn_of_unpublished(name, result)
 
 
-def _warn_of_unpublished(place: Place, name: str, result: dict[str, Any]) -> None:
+def _warn_of_unpublished(name: str, result: dict[str, Any]) -> None:
     if result.get("changed_files"):
-        where = f"{place.model()}/{name}"
+        where = f"{result['model']}/{name}"
         print_error(
             f"{result['changed_files']} files of {where} are in no version and wait on this host: publish them with "
             "`mvcfs commit --override-protection`, or on a new branch with `mvcfs commit --to-branch NAME`"

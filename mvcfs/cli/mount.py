@@ -18,6 +18,7 @@ from mvcfs.cli.localstate import log_path, runtime_dir
 from mvcfs.cli.options import CommonOptions, EngineOptions, OutputOptions, StoreOptions, duration
 from mvcfs.cli.output import print_error, print_json, print_line
 from mvcfs.cli.stores import absolute_url, cache_dir, engine_config
+from mvcfs.config import MountRoot
 from mvcfs.errors import InvalidArgument
 from mvcfs.fuse.options import parse_options
 
@@ -31,6 +32,7 @@ Examples:
   mvcfs mount ./store ~/models
   mvcfs mount hdfs://namenode:8020/models /models --memory 2G
   mvcfs mount hdfs://nameservice/models /models -o ro,allow_other
+  mvcfs mount hdfs://namenode:8020/models /llama --model llama --revision v1.0
 """
 
 _NOT_AFTER_O = frozenset({"options", "help", "json", "foreground"})
@@ -111,6 +113,17 @@ def mount(
     writeback: Annotated[
         bool, typer.Option("--writeback/--no-writeback", help="Faster small writes; a crash of mvcfs loses some.")
     ] = False,
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="MODEL", help="Show this model only: its branches are the root.")
+    ] = None,
+    revision: Annotated[
+        str | None,
+        typer.Option(
+            "--revision",
+            metavar="REV",
+            help="Of --model: show this branch, or this version for good (v1.0, main@42, a commit).",
+        ),
+    ] = None,
     options: Annotated[
         list[str] | None, typer.Option("-o", "--options", metavar="OPT,…", help="Options as mount(8) has them.")
     ] = None,
@@ -122,7 +135,7 @@ def mount(
         raise InvalidArgument(f"{strange[0]} is an option of its own, not one of `options`")
     url = absolute_url(store)
     folder = cache_dir(stores)
-    config = engine_config(folder, engine)
+    config = engine_config(folder, engine, _root(model, revision))
     # pyfuse3 and the engine are loaded only here: every other command does without them and starts faster.
     from mvcfs.cli.serving import open_mounted
     from mvcfs.fuse.session import MountOptions, run_mount
@@ -149,3 +162,14 @@ def mount(
         print_json({"store": url, "mountpoint": os.path.abspath(mountpoint)})
     elif not foreground:
         print_line(f"{url} is mounted on {mountpoint}")
+
+
+def _root(model: str | None, revision: str | None) -> MountRoot | None:
+    """What the options say that the mount shows."""
+    if model is None:
+        if revision is not None:
+            raise InvalidArgument(f"of which model? name it with --model, beside --revision {revision}")
+        return None
+    if not model or revision == "":
+        raise InvalidArgument("--model and --revision need a name")
+    return MountRoot(model, revision)

@@ -43,6 +43,11 @@ class MountedEngine:
         """What the control socket serves."""
         return self._engine.commands
 
+    @property
+    def read_only(self) -> bool:
+        """Whether nothing in it can be changed."""
+        return self._engine.config.read_only
+
     def progress(self) -> Mapping[str, Any]:
         """How far the running commits of all branches are, together."""
         running = [branch.committer.progress for branch in self._branches() if branch.committer.progress.step != "idle"]

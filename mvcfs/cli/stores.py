@@ -17,7 +17,7 @@ import trio
 
 from mvcfs.cli.localstate import default_cache_dir, hadoop_conf_dir, prepare_cache_dir
 from mvcfs.cli.options import EngineOptions, StoreOptions
-from mvcfs.config import EngineConfig, VersionRules
+from mvcfs.config import EngineConfig, MountRoot, VersionRules
 
 if TYPE_CHECKING:
     from mvcfs.storage.protocol import Storage
@@ -59,12 +59,13 @@ async def open_store(url: str, stores: StoreOptions) -> Storage:
     return await open_storage(url, config=config, hadoop_conf_dir=str(hadoop) if hadoop else None)
 
 
-def engine_config(folder: Path, engine: EngineOptions) -> EngineConfig:
+def engine_config(folder: Path, engine: EngineOptions, root: MountRoot | None = None) -> EngineConfig:
     """Gathers what the engine needs to know.
 
     Args:
         folder: Local state.
         engine: The options.
+        root: What the mount shows; None for the whole store.
     """
     return EngineConfig(
         cache_dir=folder,
@@ -83,6 +84,7 @@ def engine_config(folder: Path, engine: EngineOptions) -> EngineConfig:
         read_only=engine.read_only,
         entry_timeout_s=engine.entry_timeout,
         shared=engine.shared,
+        root=root,
     )
 
 

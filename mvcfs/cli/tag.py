@@ -55,7 +55,7 @@ def tag(
     if output.json:
         print_json(result)
     else:
-        print_line(f"tag {name} of {place.model()} {'deleted' if delete else 'made'}")
+        print_line(f"tag {name} {'deleted' if delete else 'made'}")
 
 
 def _list(result: dict[str, Any], output: OutputOptions) -> None:

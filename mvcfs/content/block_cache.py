@@ -5,6 +5,10 @@ nothing can disagree with the files. A file appears by a rename and is never cha
 after a power loss files may hold anything, so each is checked against its name at its first use after a start, and
 removed if it lies. Losing the cache costs time, never data: no error of the local disk leaves this module.
 
+Several processes of one user may share a folder: a file is whole from the moment it has its name, and one that is gone
+is a miss. Each counts what others put only when it scans, which it does after putting an eighth of its bound; so n processes
+may hold up to n eighths more than the bound for a while.
+
 The bound is kept by removing the files used longest ago (modification times, touched on use) when puts reach it. Files
 in the folder that don't look like the cache's own are never counted, read or removed, and symlinks are not followed.
 
@@ -223,8 +227,11 @@ def _touch(fd: int, mtime: float) -> None:
 
 
 def _remove(folder: int, name: str) -> bool:
+    """Whether it is gone, by whomever: other processes may tidy the same folder."""
     try:
         os.unlink(name, dir_fd=folder)
+    except FileNotFoundError:
+        return True
     except OSError:
         return False
     return True

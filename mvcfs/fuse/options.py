@@ -31,6 +31,8 @@ VALUES = frozenset(
         "staging_min_free",
         "block_cache",
         "cache_dir",
+        "model",
+        "revision",
         "hadoop_conf_dir",
         "metadata_timeout",
         "data_timeout",

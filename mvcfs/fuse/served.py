@@ -154,6 +154,10 @@ class MountedFileSystem(Protocol):
     def commands(self) -> Mapping[str, Command]:
         """What the control socket serves beside its own commands."""
 
+    @property
+    def read_only(self) -> bool:
+        """Whether nothing in it can be changed: the kernel is told so."""
+
     def progress(self) -> Mapping[str, Any]:
         """Returns, at once, how far uploads and commits are: shown by commands that take their time."""
 

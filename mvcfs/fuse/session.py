@@ -225,6 +225,8 @@ class Session:
         wanted = {"default_permissions", "subtype=mvcfs", f"fsname={_escaped(options.source)}", *options.kernel_options}
         if os.geteuid() == 0:
             wanted.add("allow_other")
+        if self._mounted.read_only:
+            wanted.add("ro")
         with _captured_stderr() as said:
             try:
                 pyfuse3.init(operations, self._mountpoint, wanted)

@@ -20,6 +20,7 @@ import trio
 from mvcfs.errors import (
     AlreadyExists,
     CorruptData,
+    InvalidName,
     LimitExceeded,
     MvcfsError,
     NotADirectory,
@@ -35,7 +36,7 @@ from mvcfs.versions.names import check_model_name
 from mvcfs.versions.publish import Publisher
 from mvcfs.versions.records import BranchMove, Record, RefChange, encode_record
 from mvcfs.versions.reflog import RefLog, record_name
-from mvcfs.versions.refs import new_id
+from mvcfs.versions.refs import Refs, new_id
 from mvcfs.versions.repository import ModelRepository
 
 log = logging.getLogger(__name__)
@@ -281,6 +282,21 @@ class Store:
             if await self._id_at(f"models/{name}") is None:
                 raise await self._no_model(name) from error
             raise
+
+    async def refs_of(self, name: str) -> Refs:
+        """What a model's log says of its branches, tags and files, no object fetched.
+
+        Raises:
+            NotFound: There is no such model.
+            CorruptData, UnsupportedFormat: As `ModelRepository.open`.
+        """
+        reflog = RefLog(self._storage, lambda: f"models/{name}")
+        try:
+            check_model_name(name)
+            await reflog.open()
+        except (NotFound, NotADirectory, InvalidName) as error:
+            raise await self._no_model(name) from error
+        return reflog.state.refs
 
     # --- inside
 

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 
 from mvcfs.vfs.commands import Command, command_table
 from mvcfs.vfs.filesystem import FileSystem
-from mvcfs.vfs.inode import InodeTable
+from mvcfs.vfs.inode import ROOT_INO, Inode
 from mvcfs.vfs.service import StoreService
 from mvcfs.vfs.shared_filesystem import SharedFileSystem
 from mvcfs.vfs.shown import ShownAttributes
-from mvcfs.vfs.toplevel import RootDir
+from mvcfs.vfs.toplevel import LevelDir, RootDir
 
 
 class Engine(StoreService):
@@ -29,4 +29,12 @@ class Engine(StoreService):
         """The file system that a mount shows; one a mount."""
         shown = ShownAttributes() if self.config.xattr else None
         make = SharedFileSystem if self.config.shared else FileSystem
-        return make(RootDir(self), InodeTable(self.allocate_ino), self, shown)
+        return make(self._root(), self, shown)
+
+    def _root(self) -> Inode:
+        part = self.part
+        if part.snapshot is not None:
+            return part.snapshot
+        if part.branch is not None:
+            return part.branch.tree.root
+        return RootDir(self) if part.model is None else LevelDir(self, part.model, "", ROOT_INO)

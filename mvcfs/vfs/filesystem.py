@@ -85,23 +85,20 @@ class DirHandle:
 class FileSystem:
     """All operations of a mounted store."""
 
-    def __init__(self, root: Inode, table: InodeTable, space: Space, shown: Shown | None = None) -> None:
+    def __init__(self, root: Inode, space: Space, shown: Shown | None = None) -> None:
         """Makes the file system.
 
         Args:
-            root: The root directory, of inode number 1.
-            table: The inodes that the kernel knows.
+            root: The root directory: of the store, a model, a branch or a version.
             space: Answers statfs.
             shown: Shows `user.mvcfs.*`; None where extended attributes are off.
         """
-        self.table = table
+        self.table = InodeTable(root)
         self._space = space
         self._shown = shown
         self._handles: dict[int, FileHandle | DirHandle] = {}
         self._listed: dict[int, tuple[Inode, int]] = {}
         self._next_handle = 1
-        root.lookups = 1
-        table.hold(root)
 
     @property
     def open_handles(self) -> int:
@@ -187,7 +184,7 @@ class FileSystem:
         """Attributes of an inode."""
         inode = self.table.get(ino)
         await inode.refreshed()
-        return inode.attr()
+        return self.table.attr(inode)
 
     async def setattr(self, ino: int, change: SetAttr, fh: int | None, caller: Caller) -> Attr:
         """Changes attributes; a change of size needs no open handle."""
@@ -197,7 +194,7 @@ class FileSystem:
             handle = self._handles.get(fh)
             if isinstance(handle, FileHandle):
                 handle.wrote = True
-        return inode.attr()
+        return self.table.attr(inode)
 
     async def statfs(self) -> Statfs:
         """Room of the store."""

@@ -4,13 +4,14 @@ Every kind of directory (the root, a model, a snapshot, a working tree) and of f
 does not have raises through `refuse`, so a kind says once why it can't be changed.
 
 Invariants: an inode number belongs to one inode for as long as the process lives. An inode is in the table exactly while
-the kernel holds lookups of it or a handle is open. Threading: trio thread only.
+the kernel holds lookups of it or a handle is open, and the root always. Threading: trio thread only.
 """
 
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
 from mvcfs.errors import InvalidArgument, MvcfsError, NotADirectory, NotFound, ReadOnly
 from mvcfs.types import Caller
@@ -118,19 +119,32 @@ class Inode:
 class InodeTable:
     """The inodes that the kernel or a handle holds, by number."""
 
-    def __init__(self, allocate: Callable[[], int]) -> None:
-        self.allocate = allocate
+    def __init__(self, root: Inode) -> None:
+        """Knows the root.
+
+        Args:
+            root: The root of the mount, which the kernel calls 1 whatever its own number is, and never forgets.
+        """
+        self._root = root
         self._inodes: dict[int, Inode] = {}
+        root.lookups += 1
 
     def __len__(self) -> int:
         return len(self._inodes)
 
     def get(self, ino: int) -> Inode:
         """The inode of a number that the kernel was given."""
+        if ino == ROOT_INO:
+            return self._root
         try:
             return self._inodes[ino]
         except KeyError:
             raise NotFound(f"inode {ino} is not known") from None
+
+    def attr(self, inode: Inode) -> Attr:
+        """An inode's attributes, with the number that the kernel has for it."""
+        attr = inode.attr()
+        return replace(attr, ino=ROOT_INO) if inode is self._root and attr.ino != ROOT_INO else attr
 
     def remember(self, inode: Inode) -> None:
         """Counts one lookup that the kernel was answered."""
@@ -140,7 +154,7 @@ class InodeTable:
     def forget(self, ino: int, count: int) -> None:
         """Takes lookups back."""
         inode = self._inodes.get(ino)
-        if inode is None:
+        if inode is None or inode is self._root:
             return
         inode.lookups = max(0, inode.lookups - count)
         self.release(inode)
@@ -157,6 +171,6 @@ class InodeTable:
 
     def release(self, inode: Inode) -> None:
         """Drops an inode that nobody holds."""
-        if inode.lookups == 0 and inode.handles == 0 and inode.ino != ROOT_INO:
+        if inode.lookups == 0 and inode.handles == 0 and inode is not self._root:
             self._inodes.pop(inode.ino, None)
             inode.forgotten()

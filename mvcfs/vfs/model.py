@@ -57,7 +57,7 @@ class Services:
         overlay: The overlay, None where nothing is mounted.
         staging: The staging files, None where nothing is mounted.
         nursery: Where background tasks of the mount run.
-        on_invalid: Told of names whose inode is another one.
+        on_invalid: Told what the kernel has to forget.
     """
 
     config: EngineConfig

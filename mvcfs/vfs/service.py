@@ -1,19 +1,17 @@
 """A store in use: its models, the local state of this mount, and the tasks that keep them up to date.
 
-Invariants: one process has a store's local folder (a lock file says who); without an overlay no working tree is opened.
+Invariants: a process has its local folder to itself (see `local_folder`); without an overlay no working tree is opened.
 Threading: trio thread.
 """
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
 import shutil
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -25,8 +23,9 @@ from mvcfs.content.budget import Budget
 from mvcfs.content.config import ContentConfig
 from mvcfs.content.model_content import ModelContent
 from mvcfs.content.staging import Staging
-from mvcfs.errors import Busy, MvcfsError, NotEmpty, NotFound
+from mvcfs.errors import MvcfsError, NotEmpty, NotFound
 from mvcfs.storage.protocol import Storage
+from mvcfs.storage.read_only import ReadOnlyStorage
 from mvcfs.versions.publish import Publisher
 from mvcfs.versions.refs import BranchState
 from mvcfs.versions.repository import ModelRepository
@@ -35,8 +34,10 @@ from mvcfs.vfs.attr import Statfs
 from mvcfs.vfs.changes import Json, count_changes
 from mvcfs.vfs.follow import Invalidation
 from mvcfs.vfs.invalidate import Invalidator
+from mvcfs.vfs.local_folder import LocalFolder
 from mvcfs.vfs.model import OpenModel, Services
 from mvcfs.vfs.overlay import Overlay
+from mvcfs.vfs.part import Part, find_part, names_version
 from mvcfs.vfs.snapshot import SnapshotPool
 from mvcfs.vfs.sources import ModelData
 
@@ -73,6 +74,7 @@ class StoreService:
         storage: Storage,
         store: Store,
         config: EngineConfig,
+        folder: LocalFolder,
         nursery: trio.Nursery,
         invalidator: Invalidator | None,
     ) -> None:
@@ -81,20 +83,21 @@ class StoreService:
         self.config = config
         self.content_config = ContentConfig()
         self.budget = Budget(config.memory_bytes)
-        self.local_dir = config.cache_dir / "stores" / store.id
+        self.local_dir = folder.path
         self.models: dict[str, OpenModel] = {}
         self._gone: dict[str, OpenModel] = {}
         self.since_s = time.time()
         self.overlay: Overlay | None = None
         self.staging: Staging | None = None
         self.cache = BlockCache(
-            self.local_dir / "blocks" if config.block_cache_bytes else None, config.block_cache_bytes or 1, 1 << 30
+            folder.blocks if config.block_cache_bytes else None, config.block_cache_bytes or 1, 1 << 30
         )
+        self.part = Part()
         self.store_error: str | None = None
         self.store_error_since_s: float | None = None
         self._nursery = nursery
         self._invalidator = invalidator
-        self._lock_file: int | None = None
+        self._folder = folder
         self._opening = trio.Lock()
         self._model_names: tuple[float, list[str]] = (-1e9, [])
         self._statfs: tuple[float, Statfs] | None = None
@@ -118,40 +121,34 @@ class StoreService:
             storage: Where it is.
             config: Configuration.
             nursery: Where background tasks run; it outlives the engine.
-            mounted: Whether working trees are wanted: takes the local folder's lock and replays the overlay.
-            invalidator: Told of names whose inode is another one.
+            mounted: Whether a file system is to be shown: finds its root, and unless that is one version for good opens
+                the overlay; takes in what other hosts publish.
+            invalidator: Told what the kernel has to forget.
 
         Raises:
-            NotFound: There is no store.
+            NotFound: There is no store, or not what its root shall be.
+            InvalidName: The revision that shall be the root is none.
             UnsupportedFormat: It is newer than this mvcfs.
             Busy: Another mount has the local folder.
         """
         store = await Store.open(storage)
-        engine = cls(storage, store, config, nursery, invalidator)
-        engine.local_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        engine._lock()
+        pinned = mounted and await names_version(store, config.root)
+        config = replace(config, read_only=config.read_only or pinned)
+        if config.read_only:
+            storage = ReadOnlyStorage(storage)
+            store = Store(storage, store.id)
+        folder = LocalFolder.take(config.cache_dir / "stores" / store.id, reader=config.read_only)
+        engine = cls(storage, store, config, folder, nursery, invalidator)
         try:
-            if mounted:
+            if mounted and not pinned:
                 await engine._open_overlay()
+            if mounted:
+                engine.part = await find_part(config.root, engine.pool, engine.model, pinned=pinned)
+                nursery.start_soon(engine._refresh_forever)
         except BaseException:
             await engine.aclose()
             raise
         return engine
-
-    def _lock(self) -> None:
-        path = self.local_dir / "lock"
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(fd, 200).decode(errors="replace").strip() or "another process"
-            os.close(fd)
-            raise Busy(
-                f"the local folder {self.local_dir} is in use by {holder}: unmount that one, or mount with another --cache-dir"
-            ) from None
-        os.ftruncate(fd, 0)
-        os.write(fd, f"process {os.getpid()}".encode())
-        self._lock_file = fd
 
     async def _open_overlay(self) -> None:
         directory = self.local_dir / "overlay"
@@ -167,8 +164,6 @@ class StoreService:
         self.staging.can_free = self._can_free
         self.staging.sweep(self.overlay.staged_states())
         await self._replay(self.overlay)
-        if not self.config.read_only:
-            self._nursery.start_soon(self._refresh_forever)
 
     async def _replay(self, overlay: Overlay) -> None:
         """Opens the branches that have changes, so that they become versions."""
@@ -392,12 +387,14 @@ class StoreService:
         log.warning("%s", text)
 
     def _invalidate(self, invalid: list[Invalidation]) -> None:
-        if self._invalidator is not None:
-            for one in invalid:
-                if one.name is None:
-                    self._invalidator.invalidate_inode(one.ino, True)
-                else:
-                    self._invalidator.invalidate_entry(one.ino, one.name)
+        if self._invalidator is None:
+            return
+        for one in invalid:
+            ino = self.part.kernel_ino(one.ino)
+            if one.name is None:
+                self._invalidator.invalidate_inode(ino, attr_only=True)
+            else:
+                self._invalidator.invalidate_entry(ino, one.name)
 
     async def show_refs(self, model: OpenModel) -> None:
         """Makes a model's directories show its refs as they are, the kernel's memory of them too. For commands."""
@@ -411,9 +408,14 @@ class StoreService:
     async def _refresh_forever(self) -> None:
         while True:
             await trio.sleep(self.config.refresh_s)
-            for model in list(self.models.values()):
+            for model in self._watched():
                 await self._refresh(model)
             await self._tidy()
+
+    def _watched(self) -> list[OpenModel]:
+        """The models whose news count: what the mount shows also while it is removed, since it may come back."""
+        shown = self.part.model
+        return [*self.models.values(), *(model for model in self._gone.values() if model is shown)]
 
     async def _tidy(self) -> None:
         """What local disk needs now and then. A failure is logged, and the next round tries again."""
@@ -442,6 +444,9 @@ class StoreService:
                 await model.refresh()
             except NotFound:
                 await self._model_gone(model)
+            else:
+                if self._gone.get(model.data.id) is model:  # it was removed, and is there again
+                    self._renamed(model, model.name)
         except NotFound:
             self._note_store_error(f"there is no mvcfs store at {self.storage.url} any more")
         except MvcfsError as error:
@@ -464,6 +469,8 @@ class StoreService:
         old = model.name
         new = await self.store.find_by_id(model.data.id)
         self._model_names = (-1e9, [])
+        if new is None and model.data.id in self._gone:
+            return
         if new is None:
             log.warning("the model %s was removed elsewhere", old)
             self._leaves(model)
@@ -516,7 +523,5 @@ class StoreService:
             self.staging.close()
         if self.overlay is not None:
             self.overlay.close()
-        if self._lock_file is not None:
-            os.close(self._lock_file)
-            self._lock_file = None
+        self._folder.release()
         await self.storage.aclose()

@@ -110,8 +110,8 @@ class LevelDir(VirtualDir):
 
     __slots__ = ("_history", "_levels", "_prefix", "_service", "_snapshots", "model")
 
-    def __init__(self, engine: StoreService, model: OpenModel, prefix: str) -> None:
-        super().__init__(engine, engine.allocate_ino())
+    def __init__(self, engine: StoreService, model: OpenModel, prefix: str, ino: int | None = None) -> None:
+        super().__init__(engine, engine.allocate_ino() if ino is None else ino)
         self._service = engine
         self.model = model
         self._prefix = prefix

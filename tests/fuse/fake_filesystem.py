@@ -303,6 +303,8 @@ class FakeFileSystem:
 class FakeMount:
     """The fake file system with what belongs to its mount. Drains by writing the files to a folder."""
 
+    read_only = False
+
     def __init__(self, drained: Path, *, drain_s: float = 0.0) -> None:
         self.filesystem = FakeFileSystem(os.getuid(), os.getgid())
         self._drained = drained

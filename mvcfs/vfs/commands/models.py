@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mvcfs.errors import InvalidArgument
+from mvcfs.errors import InvalidArgument, NotPermitted
 from mvcfs.vfs.changes import Json
 from mvcfs.vfs.service import StoreService
 
@@ -15,6 +15,8 @@ class ModelCommands:
 
     async def undelete(self, args: Json) -> Json:
         """Brings a removed model back."""
+        if self._engine.part.model is not None:
+            raise NotPermitted("this mount shows one model: name the removed one with --store STORE MODEL")
         name = str(args.get("model") or args.get("mount_path") or "").strip("/")
         if not name or "/" in name:
             raise InvalidArgument("name the removed model: MOUNTPOINT/MODEL, or MODEL with --store")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from mvcfs.errors import InvalidArgument, NotFound
+from mvcfs.errors import InvalidArgument, NotFound, ReadOnly
 from mvcfs.types import BlobContent, Content, LargeContent, TreeEntry
 from mvcfs.vfs.changes import Json, count_changes
 from mvcfs.vfs.commands.arguments import author_of_request
@@ -37,6 +37,7 @@ class StateCommands:
         return {
             "store": engine.storage.url,
             "store_id": engine.store.id,
+            "shows": self._shows(),
             "since_s": engine.since_s,
             "state": "ok" if engine.store_error is None else "store unreachable",
             "store_error": engine.store_error,
@@ -50,6 +51,18 @@ class StateCommands:
             },
             "cache": {"used_bytes": engine.cache.used_bytes, "limit_bytes": engine.config.block_cache_bytes},
             "memory": {"used_bytes": engine.budget.used_bytes, "limit_bytes": engine.budget.limit_bytes},
+        }
+
+    def _shows(self) -> Json:
+        """What the root of the mount is."""
+        part, config = self._engine.part, self._engine.config
+        tree = None if part.branch is None else part.branch.tree
+        return {
+            "model": None if part.model is None else part.model.name,
+            "branch": None if tree is None else tree.branch_name,
+            "revision": None if part.snapshot is None else part.revision,
+            "commit": part.snapshot.commit if part.snapshot is not None else None if tree is None else tree.base_commit,
+            "read_only": config.read_only,
         }
 
     async def _branch_status(self, model: OpenModel, branch: Branch) -> Json:
@@ -82,6 +95,8 @@ class StateCommands:
 
     async def commit(self, args: Json) -> Json:
         """Makes a version of everything as it stands."""
+        if self._engine.config.read_only:
+            raise ReadOnly("mounted read-only: there is nothing to commit")
         model, name = (await parse_target(self._engine, args)).require_branch()
         if self._engine.overlay is None:
             raise InvalidArgument(f"{model.name}/{name} is not mounted here: there is nothing to commit")

@@ -1,7 +1,7 @@
 """What a command is about: a model, a branch, a revision, a path, parsed from its arguments in one place.
 
-A path under a mount is read as the kernel would walk it; outside one, `model/branch/path` is read the same way. Branch names
-may have slashes, so the longest branch that the path starts with is meant. Threading: trio thread.
+A path under a mount is read as the kernel would walk it, from what the mount shows; outside one, `model/branch/path` is read
+the same way. Branch names may have slashes, so the longest branch that the path starts with is meant. Threading: trio thread.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ async def parse_target(engine: StoreService, args: dict[str, Any]) -> Target:
         NotFound: There is no such model or branch.
     """
     if args.get("mount_path") is not None:
-        return await _walk(engine, str(args["mount_path"]))
+        return await _walk_part(engine, str(args["mount_path"]))
     target = args.get("target")
     if not target or not target.get("model"):
         return Target(None)
@@ -71,12 +71,27 @@ async def parse_target(engine: StoreService, args: dict[str, Any]) -> Target:
     return Target(model, branch, revision, path)
 
 
+async def _walk_part(engine: StoreService, text: str) -> Target:
+    """Reads a path that starts at what the mount shows."""
+    model, branch, snapshot = engine.part.model, engine.part.branch, engine.part.snapshot
+    if model is None:
+        return await _walk(engine, text)
+    path = os.fsencode("/".join(part for part in text.split("/") if part and part != "."))
+    if branch is not None:
+        return Target(model, branch.tree.branch_name, None, path)
+    if snapshot is not None:
+        return Target(model, branch_of(model, engine.part.revision or ""), snapshot.commit, path)
+    return await _walk_model(model, [part for part in os.fsdecode(path).split("/") if part], None)
+
+
 async def _walk(engine: StoreService, text: str, revision: str | None = None) -> Target:
     parts = [part for part in text.split("/") if part and part != "."]
     if not parts:
         return Target(None)
-    model = await engine.model(parts[0])
-    rest = parts[1:]
+    return await _walk_model(await engine.model(parts[0]), parts[1:], revision)
+
+
+async def _walk_model(model: OpenModel, rest: list[str], revision: str | None) -> Target:
     if not rest:
         return Target(model, None, revision)
     if rest[0] == ".history":
