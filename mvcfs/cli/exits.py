@@ -26,7 +26,7 @@ MEANINGS: Final[tuple[tuple[int, str], ...]] = (
     (FAILED, "failed for another reason; of doctor: something needed is missing"),
     (USAGE, "wrong usage: an unknown option, a bad value, a name or revision that can't be one"),
     (NOT_FOUND, "a store, model, branch, revision or mount isn't there"),
-    (CONFLICT, "another host changed the same path: the commit went to a conflict branch"),
+    (CONFLICT, "both sides changed the same: a commit went to a conflict branch, or a merge waits for a choice"),
     (DAMAGED, "damaged data was found"),
     (WORK_LEFT, "unmounted with work left, which waits in the overlay for the next mount"),
     (UNREACHABLE, "the store does not answer or refuses the connection"),

@@ -54,12 +54,45 @@ def inline(objects: GitObjects, oids: Iterable[str]) -> tuple[tuple[str, bytes, 
     return tuple([(*objects.read(oid), oid) for oid in oids])
 
 
-class CommitPlan:
-    """One version on its way.
+class RecordObjects:
+    """Where the Git objects of a version on its way go: into its record, or into a pack that is put into the store.
 
     Attributes:
         uploaded: Git packs that were put into the store for it.
         packed: Objects in them.
+        packed_up_to: The record up to which all objects that only records held are in them; None: no pack was needed.
+    """
+
+    def __init__(self, objects: GitObjects, files: GitFiles, limiter: trio.CapacityLimiter) -> None:
+        self.uploaded: list[StoredFile] = []
+        self.packed: set[str] = set()
+        self.packed_up_to: int | None = None
+        self._objects = objects
+        self._files = files
+        self._limiter = limiter
+
+    async def inline_oids(self, state: LogState, commits: Sequence[str]) -> Collection[str]:
+        """The objects that go into the record; what the commits need else is in the store when this returns."""
+        held = {entry.oid for entry in state.inline}
+        closure = functools.partial(memory_closure, self._objects, commits)
+        fresh = await trio.to_thread.run_sync(closure, limiter=self._limiter) - held - self.packed
+        size_bytes = sum(self._objects.header(oid)[1] for oid in fresh)
+        bound = INLINE_LIMIT_BYTES if self.uploaded else INLINE_BYTES
+        if size_bytes <= bound and state.inline_bytes + size_bytes <= INLINE_LIMIT_BYTES:
+            return fresh
+        into_pack = (fresh | held).difference(commits) - self.packed
+        if into_pack:
+            self.uploaded.append(await self._files.upload(into_pack))
+            self.packed |= into_pack
+            self.packed_up_to = state.number
+        return commits
+
+
+class CommitPlan:
+    """One version on its way.
+
+    Attributes:
+        record_objects: Where its Git objects are.
     """
 
     def __init__(
@@ -70,14 +103,11 @@ class CommitPlan:
         now_ns: int,
         limiter: trio.CapacityLimiter,
     ) -> None:
-        self.uploaded: list[StoredFile] = []
+        self.record_objects = RecordObjects(objects, files, limiter)
         self._request = request
         self._objects = objects
-        self._files = files
         self._now_ns = now_ns
         self._limiter = limiter
-        self.packed: set[str] = set()
-        self._packed_up_to: int | None = None
 
     async def check_files(self, storage: Storage, model_path: str) -> None:
         """Makes sure that the files which the record will name are in the model, whole.
@@ -182,34 +212,18 @@ class CommitPlan:
     ) -> Draft:
         """The record that makes these ref changes, with all that the commits need."""
         request = self._request
-        objects = inline(self._objects, await self._inline_oids(state, commits))
+        objects = inline(self._objects, await self.record_objects.inline_oids(state, commits))
         return Draft(
             kind=kind,
             refs=refs,
             objects=objects,
-            packed=self._packed_up_to,
-            git=tuple(self.uploaded),
+            packed=self.record_objects.packed_up_to,
+            git=tuple(self.record_objects.uploaded),
             manifests=request.manifests,
             packs=request.packs,
             commit=commits[0],
             branch=branch,
         )
-
-    async def _inline_oids(self, state: LogState, commits: Sequence[str]) -> Collection[str]:
-        """The objects that go into the record; what the commits need else is in the store when this returns."""
-        held = {entry.oid for entry in state.inline}
-        closure = functools.partial(memory_closure, self._objects, commits)
-        fresh = await trio.to_thread.run_sync(closure, limiter=self._limiter) - held - self.packed
-        size_bytes = sum(self._objects.header(oid)[1] for oid in fresh)
-        bound = INLINE_LIMIT_BYTES if self.uploaded else INLINE_BYTES
-        if size_bytes <= bound and state.inline_bytes + size_bytes <= INLINE_LIMIT_BYTES:
-            return fresh
-        into_pack = (fresh | held).difference(commits) - self.packed
-        if into_pack:
-            self.uploaded.append(await self._files.upload(into_pack))
-            self.packed |= into_pack
-            self._packed_up_to = state.number
-        return commits
 
 
 def _conflict_target(refs: Refs, name: str) -> BranchState:

@@ -26,6 +26,7 @@ from mvcfs.versions.check import Problem, check_model
 from mvcfs.versions.commits import CommitPlan
 from mvcfs.versions.comparing import Comparing
 from mvcfs.versions.divergence import Divergence, Known, divergence
+from mvcfs.versions.edits import EditOutcome, EditPlan, EditRequest
 from mvcfs.versions.export import GitExport
 from mvcfs.versions.git_import import publish_import
 from mvcfs.versions.git_source import Stage
@@ -354,9 +355,31 @@ class ModelRepository(RefEditing):
             await plan.check_files(self._storage, self.path)
             published = await self._model.publish(plan.draft, on_attempt, caller_resolves=caller_resolves)
         finally:
-            self._model.files.abandon(plan.uploaded)
-        await trio.to_thread.run_sync(self._objects.forget, plan.packed, limiter=self._limiter)
+            self._model.files.abandon(plan.record_objects.uploaded)
+        await trio.to_thread.run_sync(self._objects.forget, plan.record_objects.packed, limiter=self._limiter)
         return published
+
+    async def publish_edit(self, request: EditRequest) -> EditOutcome:
+        """Makes a version that is an edit of its branch's tip: a merge, a restored path, a version undone.
+
+        On return it is durable in the store. What conflicts and has no choice is told in the outcome, and nothing is
+        published then.
+
+        Raises:
+            NotFound: The branch, the model, or what the edit names isn't there.
+            InvalidArgument: The edit can't be made of this branch.
+            ReadOnly: The branch is protected, and the request doesn't override that.
+            Transient: The store failed.
+            UnknownOutcome: It can't be told whether the version was published.
+            CorruptData: Objects that it needs are damaged.
+        """
+        plan = EditPlan(request, self._objects, self._model.files, self._publisher.clock(), self._limiter)
+        try:
+            outcome = await self._model.publish(plan.draft)
+        finally:
+            self._model.files.abandon(plan.record_objects.uploaded)
+        await trio.to_thread.run_sync(self._objects.forget, plan.record_objects.packed, limiter=self._limiter)
+        return outcome
 
     async def resolve_attempt(self, attempt: Attempt) -> bool:
         """Finds out whether an attempt of this or an earlier process came true; if not, it never will.

@@ -13,6 +13,7 @@ from mvcfs.vfs.commands.aliases import AliasCommands
 from mvcfs.vfs.commands.branches import BranchCommands
 from mvcfs.vfs.commands.check import check_store
 from mvcfs.vfs.commands.diff import DiffCommands
+from mvcfs.vfs.commands.edits import EditCommands
 from mvcfs.vfs.commands.git_export import GitExportCommands
 from mvcfs.vfs.commands.git_import import GitImportCommands
 from mvcfs.vfs.commands.history import HistoryCommands
@@ -28,7 +29,7 @@ def command_table(engine: StoreService) -> Mapping[str, Command]:
     """The commands of a store in use, by name."""
     state, history = StateCommands(engine), HistoryCommands(engine)
     branches, tags, models = BranchCommands(engine), TagCommands(engine), ModelCommands(engine)
-    aliases = AliasCommands(engine)
+    aliases, edits = AliasCommands(engine), EditCommands(engine)
 
     async def fsck(args: Json) -> Json:
         return await check_store(engine, data=bool(args.get("data")))
@@ -54,6 +55,9 @@ def command_table(engine: StoreService) -> Mapping[str, Command]:
         "alias_delete": aliases.delete,
         "alias_log": aliases.log,
         "undelete": models.undelete,
+        "merge": edits.merge,
+        "restore": edits.restore,
+        "revert": edits.revert,
         "fsck": fsck,
         "git_export": GitExportCommands(engine).git_export,
         "git_import": GitImportCommands(engine).git_import,
