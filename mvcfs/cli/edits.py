@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from mvcfs.cli import exits
-from mvcfs.cli.log import format_time
 from mvcfs.cli.options import OutputOptions
 from mvcfs.cli.output import print_error, print_json, print_line, print_table
+from mvcfs.cli.shown import format_time
 from mvcfs.cli.units import format_size
 from mvcfs.errors import InvalidArgument
 

@@ -49,7 +49,7 @@ class EditCommands:
         version = await model.data.repository.version_of(name, commit)
         shown = revision if version is None else f"{name}@{version}"
         what = os.fsdecode(target.path) or "all"
-        edit = RestoreEdit(commit, target.path, f"{model.name}: {shown}")
+        edit = RestoreEdit(commit, target.path, f"{model.name}/{shown}")
         outcome = await self._publish(args, model, name, edit, f"Restore {_printable(what)} from {shown}")
         return self._result(model, outcome) | {"path": os.fsdecode(target.path), "from": commit}
 
@@ -63,7 +63,7 @@ class EditCommands:
         version = await repository.version_of(name, commit)
         shown = revision if version is None else f"{name}@{version}"
         subject = (await repository.commit_info(commit)).subject
-        edit = RevertEdit(commit, f"{model.name}: {shown}", _choices(args, target.path, f"before-{version or shown}"))
+        edit = RevertEdit(commit, f"{model.name}/{shown}", _choices(args, target.path, f"before-{version or shown}"))
         outcome = await self._publish(args, model, name, edit, f"Revert {shown}: {subject}")
         return self._result(model, outcome) | {"reverted": commit}
 
