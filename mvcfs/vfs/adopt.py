@@ -65,7 +65,7 @@ async def adopt(
                 mover.settle_files(plan)
             return Adopted([], os.fsdecode(collision))
         for oid in missing:
-            trees[oid] = await tree.model.entries(oid)
+            trees[oid] = await tree.model.entries(oid, commit)
 
 
 async def _load_bases(tree: WorkingTree) -> None:

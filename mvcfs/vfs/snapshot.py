@@ -135,7 +135,7 @@ class SnapshotDir(Inode):
 
     async def _load(self) -> dict[bytes, TreeEntry]:
         if self._entries is None:
-            self._entries = {} if self.tree is None else await self.data.entries(self.tree)
+            self._entries = {} if self.tree is None else await self.data.entries(self.tree, self.commit)
         return self._entries
 
     async def entry(self, name: bytes) -> TreeEntry:
@@ -189,5 +189,5 @@ async def open_snapshot(data: ModelData, pool: SnapshotPool, commit: str) -> Sna
     info = await data.repository.commit_info(commit)
     attributes = await data.repository.root_attributes(info.tree)
     if attributes is None:
-        attributes = Attributes(stat.S_IFDIR | 0o755, 0, 0, info.committer_time_s * 1_000_000_000)
+        attributes = Attributes(stat.S_IFDIR | 0o755, os.getuid(), os.getgid(), info.committer_time_s * 1_000_000_000)
     return SnapshotDir(data, pool, replace(attributes, nlink=1), info.tree, commit=info.oid)

@@ -13,7 +13,7 @@ from mvcfs.content.model_content import ModelContent
 from mvcfs.content.reader import LargeReader
 from mvcfs.content.window import ReadWindow
 from mvcfs.errors import CorruptData, NotFound
-from mvcfs.types import MIB, BlobContent, Content, LargeContent, TreeEntry
+from mvcfs.types import MIB, NS_PER_S, BlobContent, Content, LargeContent, TreeEntry
 from mvcfs.versions.repository import ModelRepository
 
 _BIG_BLOB_BYTES = MIB
@@ -100,9 +100,17 @@ class ModelData:
         refs = self.repository.refs
         self.content.set_live(refs.manifests, refs.packs)
 
-    async def entries(self, tree: str) -> dict[bytes, TreeEntry]:
-        """A tree's entries by name."""
-        return {entry.name: entry for entry in await self.repository.list_tree(tree)}
+    async def entries(self, tree: str, commit: str | None = None) -> dict[bytes, TreeEntry]:
+        """A tree's entries by name.
+
+        Args:
+            tree: Its Git id.
+            commit: The commit whose time files have that Git alone speaks of; None where times don't matter.
+        """
+        time_ns = 0
+        if commit is not None:
+            time_ns = (await self.repository.commit_info(commit)).committer_time_s * NS_PER_S
+        return {entry.name: entry for entry in await self.repository.list_tree(tree, default_mtime_ns=time_ns)}
 
     async def read_blob(self, content: BlobContent) -> bytes:
         """A small file's bytes."""

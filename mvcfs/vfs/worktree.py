@@ -169,7 +169,7 @@ class WorkingTree:
             raise NotADirectory(f"{directory.describe()} is not a directory")
         if directory.base is None:
             tree = directory.base_tree
-            entries = {} if tree is None else await self.model.entries(tree)
+            entries = {} if tree is None else await self.model.entries(tree, self.base_commit)
             if directory.base is None and directory.base_tree == tree:
                 directory.base = entries
             if directory.base is None:

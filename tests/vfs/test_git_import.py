@@ -373,3 +373,26 @@ async def test_nothing_is_seen_of_an_import_that_fails(tmp_path: Path, number: i
         if names:
             assert len(await read(host, b"w", b"model.bin")) == 200_001
             assert await fsck(host) == []
+
+
+async def test_attributes_that_git_does_not_keep(tmp_path: Path) -> None:
+    """Owner and time of imported files, before and after a version was made here."""
+    source = working_repository(tmp_path / "source")
+    (source / "run").write_bytes(b"#!")
+    (source / "run").chmod(0o755)
+    when = {"GIT_COMMITTER_DATE": "1700000000 +0100"}
+    commit_files(source, {"d/a": b"1", "d/b": b"2"}, **when)
+    async with empty_store(tmp_path) as host:
+        await bring(host, source)
+        for top in (b"main", b"main@1"):
+            for path, mode in (((b"d", b"a"), 0o100644), ((b"d",), 0o040755), ((b"run",), 0o100755)):
+                attr = await host.fs.getattr(await host.driver.ino(path, top))
+                expected = (mode, os.getuid(), os.getgid(), 1_700_000_000 * 10**9)
+                assert (attr.mode, attr.uid, attr.gid, attr.mtime_ns) == expected
+        await host.driver.write(await host.driver.ino((b"d", b"a")), 0, b"!")
+        version = await host.commit()
+        commit = await (await host.engine.model("m")).data.repository.commit_info(str(version["commit"]))
+        written = (await host.fs.getattr(await host.driver.ino((b"d", b"a"), b"main@2"))).mtime_ns
+        assert abs(written - commit.committer_time_s * 10**9) < 60 * 10**9
+        other = (await host.fs.getattr(await host.driver.ino((b"d", b"b"), b"main@2"))).mtime_ns
+        assert other == commit.committer_time_s * 10**9

@@ -21,6 +21,8 @@ from mvcfs.errors import (
     InvalidArgument,
     MvcfsError,
     NotFound,
+    NotPermitted,
+    ReadOnly,
     UnknownOutcome,
 )
 from mvcfs.types import LargeContent, StoredFile
@@ -49,6 +51,10 @@ class GitImportCommands:
 
     async def git_import(self, args: Json) -> Json:
         """Makes a model of a Git repository on this host, or brings one that was made of it up to date."""
+        if self._engine.config.read_only:
+            raise ReadOnly("this mount is read-only: nothing can be imported by it")
+        if self._engine.part.model is not None:
+            raise NotPermitted("this mount shows one model: name the one to make with --store STORE MODEL")
         name, directory = str(args.get("model") or ""), Path(str(args.get("source") or ""))
         check_model_name(name)
         if not directory.is_absolute() or str(args.get("lfs") or "all") not in LFS_CHOICES:
