@@ -190,8 +190,8 @@ async def test_a_change_while_another_hosts_version_is_read_meets_it_in_a_merge(
         model = await a.engine.model("m")
         entries = model.data.entries
 
-        async def slow(tree: str) -> object:
-            found = await entries(tree)
+        async def slow(tree: str, *more: str | None) -> object:
+            found = await entries(tree, *more)
             if await a.read(b"f") == b"start":
                 await a.put(b"f", b"from a")
             return found
