@@ -20,7 +20,7 @@ from __future__ import annotations
 import errno
 
 from mvcfs.content.staging_layer import BLOCK_BYTES, Layer, partial_blocks
-from mvcfs.content.staging_read import Base, read_stack
+from mvcfs.content.staging_read import Base, plan, read_stack
 from mvcfs.content.staging_room import StagingRoom, is_full
 from mvcfs.content.staging_state import FileState, LayerState, encode_state, file_names
 from mvcfs.content.staging_sync import fold_layers, sync_layers
@@ -63,6 +63,12 @@ class StagedFile:
         if self._top is not None:
             return self._top.size
         return self._base.size_bytes if self._base is not None else 0
+
+    @property
+    def base_bytes(self) -> int:
+        """How many of its bytes are still those of the base, at the same place."""
+        segments = plan(self._layers, self._base, 0, self.size_bytes)
+        return sum(segment.end - segment.start for segment in segments if segment.base is not None)
 
     @property
     def state_version(self) -> int:

@@ -17,6 +17,7 @@ from mvcfs.types import TreeEntry
 from mvcfs.versions.objects import GitObjects
 from mvcfs.versions.renames import Rename, find_renames
 from mvcfs.versions.tree_changes import PathChange, TreeWalk
+from mvcfs.versions.tree_diff import list_differing
 
 T = TypeVar("T")
 
@@ -86,11 +87,20 @@ class Comparing:
         Raises:
             CorruptData: An object is missing or damaged.
         """
-        collected = _Collected()
-        await self._walk(TreeWalk(self._objects, before, after, path=path, whole=True), collected)
+        collected = Collected()
+        await self.collect(collected, before, after, path=path)
         return await self.paired(collected)
 
-    async def paired(self, collected: _Collected) -> Changes:
+    async def collect(self, collected: Collected, before: str | None, after: str | None, *, path: bytes = b"") -> None:
+        """Adds the changes between two versions of a directory, added and removed directories whole; args as `changes`."""
+        await self._walk(TreeWalk(self._objects, before, after, path=path, whole=True), collected)
+
+    async def differing(self, before: str | None, after: str | None) -> list[dict[bytes, TreeEntry]]:
+        """The entries of two versions of a directory by name, those that are equal in both left out or not. CorruptData."""
+        call = functools.partial(list_differing, self._objects, (before, after), default_mtime_ns=0)
+        return await self._read(call)
+
+    async def paired(self, collected: Collected) -> Changes:
         """Finds renames among changes, and expands the directories that were added or removed."""
         found = Changes()
         renames = await self._renames(collected)
@@ -103,11 +113,11 @@ class Comparing:
         found.not_listed_added_bytes = collected.dropped_bytes
         return found
 
-    async def _walk(self, walk: TreeWalk, collected: _Collected) -> None:
+    async def _walk(self, walk: TreeWalk, collected: Collected) -> None:
         while some := await self._read(functools.partial(walk.take, _STEP)):
             collected.add(some)
 
-    async def _expand(self, collected: _Collected) -> None:
+    async def _expand(self, collected: Collected) -> None:
         """Puts the files of added and removed directories in their place."""
         for side in (collected.removed, collected.added):
             for path in sorted(path for path, change in side.items() if _tree_of(change) is not None):
@@ -120,14 +130,14 @@ class Comparing:
                 if (collected.size, collected.dropped) == (size, dropped):
                     side[path] = change
 
-    async def _renames(self, collected: _Collected) -> list[Rename]:
+    async def _renames(self, collected: Collected) -> list[Rename]:
         removed = {path: change.before for path, change in collected.removed.items() if change.before is not None}
         added = {path: change.after for path, change in collected.added.items() if change.after is not None}
         return await self._read(functools.partial(find_renames, self._objects, removed, added))
 
 
-class _Collected:
-    """Changes by path, up to a bound."""
+class Collected:
+    """Changes by path, up to a bound. In one of `removed` a path is gone, in one of `added` it is new."""
 
     def __init__(self) -> None:
         self.removed: dict[bytes, PathChange] = {}
@@ -138,9 +148,11 @@ class _Collected:
 
     @property
     def size(self) -> int:
+        """How many there are."""
         return len(self.removed) + len(self.added) + len(self.changed)
 
     def add(self, changes: Iterable[PathChange]) -> None:
+        """Takes changes; past the bound it counts them."""
         for change in changes:
             if self.size >= MAX_LISTED:
                 self.dropped += 1
@@ -155,6 +167,7 @@ class _Collected:
                 self.changed.append(change)
 
     def all(self) -> list[PathChange]:
+        """Those that are there, in no order."""
         return [*self.removed.values(), *self.added.values(), *self.changed]
 
 
@@ -163,7 +176,7 @@ def _tree_of(change: PathChange) -> str | None:
     return None if entry is None else entry.tree
 
 
-def _take_renames(collected: _Collected, renames: Iterable[Rename], found: list[Change]) -> None:
+def _take_renames(collected: Collected, renames: Iterable[Rename], found: list[Change]) -> None:
     for rename in renames:
         before = collected.removed.pop(rename.source).before
         after = collected.added.pop(rename.target).after

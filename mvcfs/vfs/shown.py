@@ -33,9 +33,9 @@ class ShownAttributes:
 
 
 def digest(content: Content | None) -> str:
-    """The digest that names a stored content."""
+    """The digest that names a stored content, nothing for one that has none yet."""
     if isinstance(content, LargeContent):
-        return f"sha256:{content.oid}"
+        return f"sha256:{content.oid}" if content.oid else ""
     if isinstance(content, BlobContent):
         return f"git:{content.oid}"
     return ""

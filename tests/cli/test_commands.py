@@ -90,6 +90,11 @@ DIFF = {"paths": [], "text": False, "attributes": False}
             ("diff", {"mount_path": "llama/main@1", "other_path": "llama/main@2", **DIFF, "text": True}),
         ),
         (
+            ["log", "/fake/models/llama/main/f", "--since", "2026-01-01", "--author", "ann", "--stat"],
+            ("log", {"mount_path": "llama/main/f", "limit": None, "since": "2026-01-01", "author": "ann", "stat": True}),
+        ),
+        (["history", "-n", "2", "/fake/models/llama/main/f"], ("history", {"mount_path": "llama/main/f", "limit": 2})),
+        (
             ["diff", "/fake/models/llama/main", "main@2"],
             ("diff", {"mount_path": "llama/main", "other": "main@2", **DIFF}),
         ),
@@ -97,6 +102,7 @@ DIFF = {"paths": [], "text": False, "attributes": False}
 )
 def test_what_the_daemon_is_asked(daemon, mvcfs, arguments, asked):
     daemon.answers["log"] = {"versions": []}
+    daemon.answers["history"] = {"versions": []}
     daemon.answers["diff"] = {"changes": [], "not_listed": 0}
     code, _, err = mvcfs(*arguments)
     assert (code, err) == (0, "")

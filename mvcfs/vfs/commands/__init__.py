@@ -18,6 +18,7 @@ from mvcfs.vfs.commands.git_export import GitExportCommands
 from mvcfs.vfs.commands.git_import import GitImportCommands
 from mvcfs.vfs.commands.history import HistoryCommands
 from mvcfs.vfs.commands.models import ModelCommands
+from mvcfs.vfs.commands.show import ShowCommands
 from mvcfs.vfs.commands.state import StateCommands
 from mvcfs.vfs.commands.tags import TagCommands
 from mvcfs.vfs.service import StoreService
@@ -41,6 +42,7 @@ def command_table(engine: StoreService) -> Mapping[str, Command]:
         "log": history.log,
         "history": history.history,
         "diff": DiffCommands(engine).diff,
+        "show": ShowCommands(engine).show,
         "branches": branches.branches,
         "branch_create": branches.create,
         "branch_rename": branches.rename,

@@ -14,6 +14,7 @@ from mvcfs.versions.comparing import Change, Changes
 from mvcfs.vfs.changes import Json
 from mvcfs.vfs.shown import digest
 from mvcfs.vfs.sources import ModelData
+from mvcfs.vfs.working_changes import WorkingChanges
 
 _TEXT_FILE_BYTES = 64 * 1024
 _TEXT_FILE_LINES = 2_000
@@ -30,13 +31,17 @@ class ChangeRows:
         data: The model.
         attributes: Show what attributes changed wherever they did, and times of directories.
         text: Show how small text files changed.
+        working: What is known of content that is in no version yet.
     """
 
-    def __init__(self, data: ModelData, *, attributes: bool = False, text: bool = False) -> None:
+    def __init__(
+        self, data: ModelData, *, attributes: bool = False, text: bool = False, working: WorkingChanges | None = None
+    ) -> None:
         self._data = data
         self._attributes = attributes
         self._text = text
         self._text_left = _TEXT_TOTAL_BYTES
+        self._working = working or WorkingChanges()
 
     async def report(self, changes: Changes) -> Json:
         """All of a comparison: `changes`, `totals` and how many changes are `not_listed`."""
@@ -78,6 +83,8 @@ class ChangeRows:
             return None
         if before.content == after.content:
             return after.content.size_bytes
+        if "" in (before.content.oid, after.content.oid):
+            return self._working.kept_bytes.get(change.path)
         if isinstance(before.content, LargeContent) and isinstance(after.content, LargeContent):
             return await self._data.content.shared_bytes(before.content, after.content)
         return 0
@@ -104,8 +111,9 @@ class ChangeRows:
         content = entry.content
         if not isinstance(content, BlobContent) or content.size_bytes > _TEXT_FILE_BYTES or self._text_left <= 0:
             return None
-        data = await self._data.read_blob(content)
-        if b"\0" in data:
+        texts = self._working.texts
+        data = texts[content.oid] if content.oid in texts else await self._data.read_blob(content)
+        if data is None or b"\0" in data:
             return None
         lines = [line.decode("utf-8", "surrogateescape") for line in data.splitlines(keepends=True)]
         return lines if len(lines) <= _TEXT_FILE_LINES else None

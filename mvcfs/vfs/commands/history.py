@@ -38,7 +38,7 @@ class HistoryCommands:
         target = await parse_target(self._engine, args)
         model = target.require_model()
         found = await self._found(model, target, args)
-        tags = await self._tags(model)
+        tags = await tags_by_commit(model)
         rows = []
         for each in found:
             row = version_row(each.info, each.version, tags.get(each.info.oid, []))
@@ -88,19 +88,20 @@ class HistoryCommands:
             return commit, None
         return commit, await repository.version_of(target.branch, commit)
 
-    async def _tags(self, model: OpenModel) -> dict[str, list[str]]:
-        """The names of tags by commit."""
-        repository = model.data.repository
-        tags: dict[str, list[str]] = {}
-        for tag in repository.refs.tags:
-            tags.setdefault(await repository.resolve(tag), []).append(tag)
-        return tags
-
     async def _stat(self, model: OpenModel, each: Found) -> Json:
         """What a version changed against the one before it, at the path that was asked for."""
         before = Spot(each.info.parents[0] if each.info.parents else None, each.old_path or each.path)
         changes = await compare_spots(model.data, before, Spot(each.info.oid, each.path))
         return dict((await ChangeRows(model.data).report(changes or Changes()))["totals"])
+
+
+async def tags_by_commit(model: OpenModel) -> dict[str, list[str]]:
+    """The names of a model's tags by the commit that they stand for."""
+    repository = model.data.repository
+    tags: dict[str, list[str]] = {}
+    for tag in repository.refs.tags:
+        tags.setdefault(await repository.resolve(tag), []).append(tag)
+    return tags
 
 
 def version_row(info: CommitInfo, version: int | None, tags: Sequence[str]) -> Json:
