@@ -84,6 +84,33 @@ def test_the_same_answers_without_a_mount(mounted):
     assert mvcfs("fsck", "store", "--data").stdout.endswith("no problems\n")
 
 
+def test_names_of_versions_are_the_same_without_a_mount(mounted):
+    (mounted / "m/main/a").write_text("a")
+    mvcfs("commit", "mnt/m/main", "-m", "First")
+    direct = ("--store", "store", "m")
+    mvcfs("branch", *direct, "exp", "--from", "main@1")
+    mvcfs("branch", *direct, "exp", "--rename", "try")
+    mvcfs("branch", *direct, "try", "--protect")
+    mvcfs("alias", *direct, "best", "try", "-m", "Why", "--author", "Ada <ada@example.org>")
+    mvcfs("tag", *direct, "v1", "best", "-m", "Good")
+    wait_until("the mount has it", lambda: (mounted / "m/v1/a").exists())
+    for words in (("branch",), ("tag",), ("alias",), ("log", "--alias", "best")):
+        here, there = js(*words, "mnt/m"), js(*words, *direct)
+        for row in (*here.get("branches", ()), *there.get("branches", ())):
+            assert row.pop("age_s") >= 0
+        assert here == there
+    (alias,) = js("alias", "mnt/m")["aliases"]
+    # Both branches have this version; the one that was named is told.
+    assert (alias["alias"], alias["branch"], alias["version"], alias["who"]) == ("best", "try", 1, "Ada")
+    (tag,) = js("tag", "mnt/m")["tags"]
+    assert (tag["message"], tag["annotated"], tag["version"], tag["commit"]) == ("Good\n", True, 1, alias["commit"])
+    rows = {row["branch"]: row["protected"] for row in js("branch", "mnt/m")["branches"]}
+    assert rows == {"main": False, "try": True}
+    mvcfs("alias", *direct, "best", "--delete")
+    wait_until("the mount lost it", lambda: not (mounted / "m/best").exists())
+    assert js("alias", "mnt/m") == {"model": "m", "aliases": [], "removed": ["best"]}
+
+
 def test_umount_makes_a_version_of_what_is_left(mounted, tmp_path):
     (mounted / "m/main/a").write_text("a")
     (mounted / "m/main/b.tmp").write_text("b")

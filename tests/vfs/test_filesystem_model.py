@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import stat
 import tempfile
@@ -16,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mvcfs.config import EngineConfig, VersionRules
-from mvcfs.errors import MvcfsError
+from mvcfs.errors import MvcfsError, ReadOnly
 from mvcfs.storage.local import LocalStorage
 from mvcfs.storage.protocol import Storage
 from mvcfs.types import Caller
@@ -148,6 +149,7 @@ operations = st.one_of(
     st.tuples(st.just("commit")),
     st.tuples(st.just("commit")),
     st.tuples(st.just("kill")),
+    st.tuples(st.just("protect"), st.booleans()),
 )
 
 
@@ -240,8 +242,10 @@ class Model:
         return True
 
 
-async def apply(driver: Driver, model: Model, operation: tuple[Any, ...], step: int) -> None:
-    """Does an operation on both; they must agree on whether it is allowed."""
+async def apply(
+    driver: Driver, model: Model, operation: tuple[Any, ...], step: int, *, protected: bool = False
+) -> None:
+    """Does an operation on both; they must agree on whether it is allowed. In a protected branch nothing is."""
     kind, *args = operation
     fs = driver.fs
     allowed = True
@@ -277,7 +281,7 @@ async def apply(driver: Driver, model: Model, operation: tuple[Any, ...], step: 
             await fs.link(await driver.ino(args[0]), await driver.ino(args[1][:-1]), args[1][-1], ROOT)
     except MvcfsError:
         done = False
-    assert done == allowed, f"step {step}: {operation}"
+    assert done == (allowed and not protected), f"step {step}: {operation}"
 
 
 async def change(driver: Driver, item: Item, kind: str, args: list[Any], step: int) -> None:
@@ -300,7 +304,7 @@ async def play(steps: list[tuple[Any, ...]], folder: Path) -> None:
     store, cache = folder / "store", folder / "cache"
     await Store.init(LocalStorage(store))
     model, versions, todo = Model(), [], list(enumerate(steps))
-    first = True
+    first, protected = True, False
     while todo or first:
         async with opened(store, cache) as engine:
             driver = Driver(engine.filesystem())
@@ -313,13 +317,22 @@ async def play(steps: list[tuple[Any, ...]], folder: Path) -> None:
                 step, operation = todo.pop(0)
                 if operation[0] == "kill":
                     break
-                if operation[0] == "commit":
-                    made = await engine.commands["commit"]({"mount_path": "m/main", "message": "x"})
+                if operation[0] == "protect":
+                    protected = operation[1]
+                    await engine.commands["branch_protect"]({"mount_path": "m", "name": "main", "protected": protected})
+                elif operation[0] == "commit":
+                    try:
+                        made = await engine.commands["commit"]({"mount_path": "m/main", "message": "x"})
+                    except ReadOnly:
+                        assert protected
+                        continue
                     if not made["unchanged"]:
+                        assert not protected
                         versions.append(picture(model.root))
                         assert made["version"] == len(versions)
                 else:
-                    await apply(driver, model, model.choose(operation), step)
+                    chosen = model.choose(operation)
+                    await apply(driver, copy.deepcopy(model) if protected else model, chosen, step, protected=protected)
             assert await driver.picture(b"main") == picture(model.root)
             for number, expected in enumerate(versions, 1):
                 assert await driver.picture(b"main@%d" % number) == expected, f"version {number}"

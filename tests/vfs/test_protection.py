@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import tempfile
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mvcfs.errors import AlreadyExists, ReadOnly
+from mvcfs.vfs.attr import SetAttr
+from mvcfs.vfs.namespace import RENAME_EXCHANGE
 from tests.vfs.test_filesystem_model import ROOT
 from tests.vfs.test_review_hosts import COMMIT, Host, two_hosts
 
@@ -45,7 +50,11 @@ class Play:
 
     async def step(self, number: int, who: int, what: str, name: bytes) -> None:
         host = self.hosts[who]
-        before = await version(host)
+        if self.known[who]:
+            # What came before the protection may not be here yet.
+            await host.refresh()
+            self.known[who] = self.protected
+        before, knew = await version(host), self.known[who]
         if what == "put":
             await self.put(number, who, name)
         elif what in ("protect", "unprotect"):
@@ -56,7 +65,7 @@ class Play:
             self.known[who] = self.protected
         else:
             await self.publish(number, who, what)
-        if self.known[who] and what not in ("override", "refresh", "protect"):
+        if knew and what not in ("override", "unprotect"):
             assert await version(host) == before
         assert (await row(host))["protected"] == self.known[who]
 
@@ -193,3 +202,50 @@ async def test_an_unlinked_open_file_is_protected_too(tmp_path: Path) -> None:
             await a.fs.mkdir(main, b"d", 0o755, ROOT)
         assert attr.ino != main
         await a.fs.release(opened.fh)
+
+
+async def test_every_change_is_refused(tmp_path: Path) -> None:
+    async with two_hosts(tmp_path) as (a, _):
+        fs, main = a.fs, await a.driver.ino(())
+        for name in (b"f", b"k"):
+            await a.put(name, b"1")
+        await fs.mkdir(main, b"d", 0o755, ROOT)
+        await a.commit()
+        await a.engine.commands["branch_create"]({"mount_path": "m", "name": "exp", "revision": "main"})
+        exp, f, d = await a.driver.ino((), b"exp"), await a.driver.ino((b"f",)), await a.driver.ino((b"d",))
+        opened = await fs.open(f, os.O_RDWR, ROOT)
+        before = await a.driver.picture(b"main")
+        await protect(a)
+        changes: dict[str, Callable[[], Awaitable[object]]] = {
+            "create": lambda: fs.create(main, b"n", 0o644, os.O_RDWR, ROOT),
+            "create below": lambda: fs.create(d, b"n", 0o644, os.O_RDWR, ROOT),
+            "mknod": lambda: fs.mknod(main, b"n", stat.S_IFIFO | 0o644, 0, ROOT),
+            "mkdir": lambda: fs.mkdir(main, b"n", 0o755, ROOT),
+            "symlink": lambda: fs.symlink(main, b"n", b"f", ROOT),
+            "link": lambda: fs.link(f, main, b"n", ROOT),
+            "unlink": lambda: fs.unlink(main, b"f", ROOT),
+            "rmdir": lambda: fs.rmdir(main, b"d", ROOT),
+            "rename": lambda: fs.rename(main, b"f", d, b"n", 0, ROOT),
+            "replace": lambda: fs.rename(main, b"f", main, b"k", 0, ROOT),
+            "exchange": lambda: fs.rename(main, b"f", main, b"k", RENAME_EXCHANGE, ROOT),
+            "rename out": lambda: fs.rename(main, b"f", exp, b"n", 0, ROOT),
+            "rename in": lambda: fs.rename(exp, b"f", main, b"n", 0, ROOT),
+            "open for writing": lambda: fs.open(f, os.O_WRONLY, ROOT),
+            "open and cut": lambda: fs.open(f, os.O_RDWR | os.O_TRUNC, ROOT),
+            "write": lambda: fs.write(opened.fh, 0, b"2"),
+            "truncate": lambda: fs.setattr(f, SetAttr(size=0), None, ROOT),
+            "truncate an open file": lambda: fs.setattr(f, SetAttr(size=0), opened.fh, ROOT),
+            "chmod": lambda: fs.setattr(f, SetAttr(mode=0o600), None, ROOT),
+            "chown": lambda: fs.setattr(d, SetAttr(uid=7), None, ROOT),
+            "utimens": lambda: fs.setattr(f, SetAttr(mtime_ns=7), None, ROOT),
+            "chmod of the branch": lambda: fs.setattr(main, SetAttr(mode=0o700), None, ROOT),
+            "setxattr": lambda: fs.setxattr(f, b"user.a", b"1", ROOT),
+        }
+        for what, change in changes.items():
+            with pytest.raises(ReadOnly):
+                await change()
+                pytest.fail(what)
+        assert await a.driver.picture(b"main") == before
+        assert await a.read(b"f", b"exp") == b"1"
+        await fs.release(opened.fh)
+        assert (await row(a))["changed_files"] == 0
