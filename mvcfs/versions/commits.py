@@ -23,12 +23,15 @@ from mvcfs.versions.gather import gather
 from mvcfs.versions.git_files import GitFiles
 from mvcfs.versions.git_format import RawCommit, Signature
 from mvcfs.versions.log_state import LogState
-from mvcfs.versions.merge import merge_trees
+from mvcfs.versions.merge import MergeResult, merge_trees
 from mvcfs.versions.objects import GitObjects
 from mvcfs.versions.publish import CommitRequest, Draft, Published
 from mvcfs.versions.records import BranchMove, RefChange
 from mvcfs.versions.ref_plans import plan_create_branch, protected_error
 from mvcfs.versions.refs import BranchState, Refs, new_id
+from mvcfs.versions.rename_alignment import Known
+from mvcfs.versions.rename_notes import renamed_since
+from mvcfs.versions.tree_edit import TreeEdit
 from mvcfs.versions.walks import is_first_parent_ancestor, memory_closure
 
 INLINE_BYTES = 64 * 1024
@@ -146,7 +149,7 @@ class CommitPlan:
         if branch.tip is not None:
             tip_tree = self._objects.read_commit(branch.tip).tree
             if branch.tip != self._request.base:
-                joined, conflicts = await self._merge(tip_tree)
+                joined, conflicts = await self._merge(branch.tip, tip_tree)
                 if conflicts:
                     rest = None if joined == tip_tree else (branch, self._write(joined, branch.tip))
                     return await self._conflict(state, rest)
@@ -161,12 +164,21 @@ class CommitPlan:
         found = tuple(parent for parent in parents if parent is not None)
         return write_commit(self._objects, tree, found, self._request.author, self._request.message, self._now_ns)
 
-    async def _merge(self, theirs: str) -> tuple[str, bool]:
+    async def _merge(self, tip: str, theirs: str) -> tuple[str, bool]:
         """The tree with both sides' changes, theirs where they touch the same path, and whether they do."""
-        base = self._request.merge_base
-        if base is None and self._request.base is not None:
-            base = self._objects.read_commit(self._request.base).tree
-        merge = functools.partial(merge_trees, self._objects, base, self._request.tree, theirs)
+        request = self._request
+        base = request.merge_base
+        if base is None and request.base is not None:
+            base = self._objects.read_commit(request.base).tree
+
+        def merge() -> MergeResult:
+            noted = renamed_since(self._objects, request.base, tip)
+            if request.merge_base is not None:
+                # Among these are our own renames, which what was made here since has nothing to do with.
+                before = TreeEdit(self._objects, request.merge_base)
+                noted = {old: new for old, new in noted.items() if before.is_directory(old)}
+            return merge_trees(self._objects, base, request.tree, theirs, known=Known(request.renames, noted))
+
         result = await trio.to_thread.run_sync(merge, limiter=self._limiter)
         return result.tree or theirs, bool(result.conflicts)
 

@@ -31,7 +31,7 @@ from mvcfs.versions import gitattributes
 from mvcfs.versions.git_format import object_id
 from mvcfs.versions.line_merge import MAX_BYTES, merge_lines
 from mvcfs.versions.objects import GitObjects
-from mvcfs.versions.rename_alignment import Lost, RenamedTwice, Sides, align_renames
+from mvcfs.versions.rename_alignment import Known, Lost, RenamedTwice, Sides, align_known, align_renames
 from mvcfs.versions.tree_builder import build_tree
 from mvcfs.versions.tree_diff import list_differing
 from mvcfs.versions.tree_edit import TreeEdit
@@ -110,6 +110,7 @@ def merge_trees(
     *,
     default_mtime_ns: int = 0,
     by_lines: bool = True,
+    known: Known | None = None,
 ) -> MergeResult:
     """Merges two versions; None stands for an empty one.
 
@@ -120,6 +121,7 @@ def merge_trees(
         theirs: The published tree.
         default_mtime_ns: Time of entries that plain Git committed; that of the published commit.
         by_lines: Whether small text files are merged by lines; else both sides' changes of one are a conflict.
+        known: Directories that the sides are known to have renamed since the base.
 
     Raises:
         CorruptData: An object is missing or damaged.
@@ -129,6 +131,8 @@ def merge_trees(
     if theirs == base:
         return MergeResult(ours)
     sides = Sides(base, ours, theirs)
+    if known is not None:
+        sides = align_known(objects, sides, known, default_mtime_ns=default_mtime_ns)
     twice: tuple[RenamedTwice, ...] = ()
     for _ in range(_ROUNDS):
         merge = _Merge(objects, default_mtime_ns, by_lines=by_lines)

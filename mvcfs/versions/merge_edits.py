@@ -16,6 +16,8 @@ from mvcfs.versions import merge
 from mvcfs.versions.edits import Edited, PathConflict, tree_at
 from mvcfs.versions.merge import MergeConflict, merge_trees
 from mvcfs.versions.objects import GitObjects
+from mvcfs.versions.rename_alignment import Known
+from mvcfs.versions.rename_notes import renamed_since
 from mvcfs.versions.renames import base_name, joined, parent_of
 from mvcfs.versions.tree_edit import TreeEdit
 from mvcfs.versions.walks import merge_base
@@ -78,7 +80,9 @@ class MergeEdit:
         assert tree is not None
         if base == self.commit:
             return Edited(tree, is_contained=True)
-        return _merged(objects, tree_at(objects, base)[0], tree, theirs, self.choices, time_ns, self.commit)
+        known = Known(renamed_since(objects, base, self.commit), renamed_since(objects, base, tip))
+        before = tree_at(objects, base)[0]
+        return _merged(objects, before, tree, theirs, self.choices, time_ns, self.commit, known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +119,9 @@ def _merged(
     choices: Choices,
     time_ns: int,
     merges: str | None,
+    known: Known | None = None,
 ) -> Edited:
-    result = merge_trees(objects, base, theirs, ours, default_mtime_ns=time_ns)
+    result = merge_trees(objects, base, theirs, ours, default_mtime_ns=time_ns, known=known)
     edit = TreeEdit(objects, result.tree, default_mtime_ns=time_ns)
     conflicts = [_told(conflict, choices) for conflict in result.conflicts]
     unknown = set(choices.by_path)

@@ -21,7 +21,7 @@ from __future__ import annotations
 import inspect
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -110,6 +110,7 @@ class CommitRequest:
         on_attempt: Told before each rename what is tried, and None once its outcome is known.
         merge_base: The tree that the changes were made on, where it isn't that of `base`.
         override_protection: Publish even if the branch is protected.
+        renames: Directories that were renamed since the base: new paths by old ones. The message notes them, too.
         aside: Publish to a branch that is made for it, named by `conflict_branch`, whatever `branch` says.
     """
 
@@ -124,6 +125,7 @@ class CommitRequest:
     on_attempt: OnAttempt | None = None
     merge_base: str | None = None
     override_protection: bool = False
+    renames: Mapping[bytes, bytes] = field(default_factory=dict)
     aside: bool = False
 
 

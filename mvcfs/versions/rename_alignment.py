@@ -111,6 +111,29 @@ def align_renames(objects: GitObjects, sides: Sides, lost: Lost, *, default_mtim
     return _Alignment(objects, sides, default_mtime_ns).run(lost)
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Directories that the sides are known to have renamed: new paths by old ones. What the trees don't show is passed over."""
+
+    ours: Mapping[bytes, bytes] = field(default_factory=dict)
+    theirs: Mapping[bytes, bytes] = field(default_factory=dict)
+
+
+def align_known(objects: GitObjects, sides: Sides, known: Known, *, default_mtime_ns: int = 0) -> Sides:
+    """Gives the sides the same paths where it is known which directories they renamed, whatever is in these.
+
+    Args:
+        objects: Where trees are read from and written to.
+        sides: The trees.
+        known: What is known.
+        default_mtime_ns: Time of entries that plain Git committed.
+
+    Raises:
+        NotFound, CorruptData: An object is missing or damaged.
+    """
+    return _Alignment(objects, sides, default_mtime_ns).run_known(known)
+
+
 class _Alignment:
     def __init__(self, objects: GitObjects, sides: Sides, default_mtime_ns: int) -> None:
         self._objects = objects
@@ -129,6 +152,24 @@ class _Alignment:
         if lost.both:
             return self._join(lost.both)
         return None
+
+    def run_known(self, known: Known) -> Sides:
+        ours_moved = self._follow_known(self._theirs, self._ours, known.theirs)
+        theirs_moved = self._follow_known(self._ours, self._theirs, known.ours)
+        if not ours_moved and not theirs_moved:
+            return self._sides
+        return Sides(
+            self._base.write(),
+            self._ours.write() if ours_moved else self._sides.ours,
+            self._theirs.write() if theirs_moved else self._sides.theirs,
+        )
+
+    def _follow_known(self, mover: TreeEdit, other: TreeEdit, moves: Mapping[bytes, bytes]) -> bool:
+        done = False
+        for source, target in sorted(moves.items(), reverse=True):
+            if mover.is_directory(target) and not mover.is_directory(source) and other.is_directory(source):
+                done |= _carry(other, source, target, mover) | _carry(self._base, source, target, mover)
+        return done
 
     def _follow(self, mover: TreeEdit, tree: str | None, other: TreeEdit, lost: set[bytes]) -> bool:
         """Moves in the base and in the other side what one side moved; whether there was anything."""

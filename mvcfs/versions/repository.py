@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -36,6 +36,7 @@ from mvcfs.versions.log_state import LogState
 from mvcfs.versions.publish import Attempt, CommitRequest, OnAttempt, Published, Publisher
 from mvcfs.versions.ref_editing import RefEditing
 from mvcfs.versions.refs import Refs
+from mvcfs.versions.rename_notes import renamed_since
 from mvcfs.versions.revisions import Resolver
 from mvcfs.versions.synced import SyncedModel
 from mvcfs.versions.tags import TagInfo, read_tag
@@ -271,6 +272,10 @@ class ModelRepository(RefEditing):
             }
 
         return await self._read(compare, small=False)
+
+    async def renamed_since(self, base: str | None, tip: str) -> Mapping[bytes, bytes]:
+        """Directories that the versions after a commit are known to have renamed: new paths by old ones. CorruptData."""
+        return await self._read(functools.partial(renamed_since, self._objects, base, tip), small=False)
 
     async def tags(self) -> list[TagInfo]:
         """The tags by name. CorruptData."""

@@ -11,6 +11,7 @@ Threading: trio thread only.
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from mvcfs.content.staging import FrozenFile
@@ -36,7 +37,13 @@ class Adopted:
 
 
 async def adopt(
-    tree: WorkingTree, commit: str | None, root_tree: str | None, plan: Plan | None, *, give_up: bool = False
+    tree: WorkingTree,
+    commit: str | None,
+    root_tree: str | None,
+    plan: Plan | None,
+    *,
+    give_up: bool = False,
+    renamed: Collection[bytes] = (),
 ) -> Adopted:
     """Moves a working tree to a commit, unless that would hide that both changed the same.
 
@@ -50,6 +57,7 @@ async def adopt(
         root_tree: Its tree.
         plan: What of this working tree is in the commit; its frozen data is settled. None: another host made it.
         give_up: The plan is stored elsewhere (on a conflict branch): what it holds is given up here for what the commit has.
+        renamed: Paths of directories that have other names in the commit; what was made under these here stays for a merge.
     """
     attributes = None if root_tree is None else await tree.model.repository.root_attributes(root_tree)
     trees: dict[str, Entries] = {}
@@ -58,7 +66,7 @@ async def adopt(
         mover = _Mover(tree, Follower(tree, trees), give_up=give_up)
         missing = mover.missing(root_tree, plan)
         if not missing:
-            collision = mover.collision(root_tree, plan)
+            collision = mover.collision(root_tree, plan, renamed)
             if collision is None:
                 return Adopted(mover.move(commit, root_tree, attributes, plan))
             if plan is not None:
@@ -103,7 +111,7 @@ class _Mover:
                 if entry is not None and entry.tree is not None:
                     self._missing_planned(below, entry.tree, wanted)
 
-    def collision(self, root_tree: str | None, plan: Plan | None) -> bytes | None:
+    def collision(self, root_tree: str | None, plan: Plan | None, renamed: Collection[bytes]) -> bytes | None:
         """A path that is changed here beside the plan, and is another one in the commit than in the base.
 
         In a shared tree the later close stands: what is changed here moves along and is published over the commit's.
@@ -111,7 +119,7 @@ class _Mover:
         placed = self._follower.find_placed()
         if self._tree.sharing is not None:
             return None
-        search = CollisionSearch(self._tree, self._follower.entries, placed, self._give_up)
+        search = CollisionSearch(self._tree, self._follower.entries, placed, self._give_up, renamed)
         return search.find(self._tree.root, None if plan is None else plan.root, root_tree)
 
     def settle_files(self, plan: Plan) -> None:

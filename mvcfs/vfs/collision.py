@@ -7,7 +7,7 @@ changed since and the merge moved it or put others' lines into it. Threading: tr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 from mvcfs.types import TreeEntry
@@ -26,12 +26,15 @@ class CollisionSearch:
         entries: Gives a tree's entries.
         placed: Inode numbers of changed directories that stand where their base stood.
         give_up: What the plan holds is given up here anyway.
+        renamed: Paths of directories that the commit has under other names: what was made under such a name here belongs
+            there, and a merge puts it there.
     """
 
     tree: WorkingTree
     entries: Callable[[str | None], Entries | None]
     placed: set[int]
     give_up: bool
+    renamed: Collection[bytes] = ()
 
     def find(self, node: Node, planned: PlannedDir | None, oid: str | None, prefix: bytes = b"") -> bytes | None:
         """The first collision below a directory, None if there is none. Times alone make no difference.
@@ -50,6 +53,8 @@ class CollisionSearch:
                 found = self._differs_from_planned(child, below, entry, path)
                 if found is not None:
                     return found
+            if entry is None and below is None and path in self.renamed and self._is_versioned_directory(child, path):
+                return path
             if child is not None and child.is_directory and (entry is None or entry.tree is not None):
                 same = below if isinstance(below, PlannedDir) and below.node is child else None
                 if same is not None or child.ino in self.placed:
@@ -60,6 +65,9 @@ class CollisionSearch:
             if name not in taken and not self._stays_here(child, path) and _differ(known.get(name), entry, child):
                 return path
         return None
+
+    def _is_versioned_directory(self, child: Node | None, path: bytes) -> bool:
+        return child is not None and child.is_directory and not self._stays_here(child, path)
 
     def _below(
         self, child: Node, planned: PlannedDir | None, before: TreeEntry | None, entry: TreeEntry | None, path: bytes

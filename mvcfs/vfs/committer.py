@@ -25,11 +25,13 @@ from mvcfs.types import Author, DirChange, FileChange
 from mvcfs.versions.pointer import is_pointer
 from mvcfs.versions.publish import Attempt, CommitRequest, Published
 from mvcfs.versions.ref_plans import plan_create_branch, protected_error
+from mvcfs.versions.rename_notes import write_notes
 from mvcfs.vfs.adopt import adopt
 from mvcfs.vfs.follow import Invalidation
 from mvcfs.vfs.freeze import Plan, PlannedDir, PlannedFile, freeze
 from mvcfs.vfs.messages import Writer, author_of, describe_changes, trailers, with_trailers
 from mvcfs.vfs.node import Node
+from mvcfs.vfs.renamed import renamed_directories
 from mvcfs.vfs.worktree import WorkingTree
 
 log = logging.getLogger(__name__)
@@ -181,18 +183,20 @@ class Committer:
             await self._learn_contents(plan, oid)
             uid = self.user_id if writer is None else writer.uid
             stored_bytes = sum(file.size_bytes for file in (*manifests, *packs))
+            renames = renamed_directories(plan)
             request = CommitRequest(
                 branch=tree.branch_id,
                 base=plan.base_commit,
                 tree=oid,
                 author=author or author_of(uid, self.host),
-                message=with_trailers(subject, trailers(writer, self.host, stored_bytes)),
+                message=with_trailers(subject, trailers(writer, self.host, stored_bytes) + write_notes(renames)),
                 manifests=manifests,
                 packs=packs,
                 conflict_branch=destination.new_branch or f"{tree.branch_name}-conflict-{self.host}",
                 on_attempt=note,
                 merge_base=plan.merge_base,
                 override_protection=destination.override_protection,
+                renames=renames,
                 aside=destination.new_branch is not None,
             )
             published = await tree.model.repository.publish_commit(self._request(request))

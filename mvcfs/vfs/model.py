@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 
 import trio
@@ -208,6 +208,12 @@ class OpenModel:
                 continue
             await self._follow(branch)
 
+    async def _renamed_elsewhere(self, tree: WorkingTree, tip: str | None) -> Collection[bytes]:
+        """Directories that other hosts renamed since a working tree's base; none where nothing is changed here."""
+        if not tree.root.changed or tip is None:
+            return ()
+        return await self.data.repository.renamed_since(tree.base_commit, tip)
+
     async def _follow(self, branch: Branch) -> None:
         tree, repository = branch.tree, self.data.repository
         async with branch.committer.lock:
@@ -217,7 +223,8 @@ class OpenModel:
             if state is None or state.deleted or state.tip == tree.base_commit or tree.merge_base is not None:
                 return
             root_tree = None if state.tip is None else (await repository.commit_info(state.tip)).tree
-            adopted = await adopt(tree, state.tip, root_tree, None)
+            renamed = await self._renamed_elsewhere(tree, state.tip)
+            adopted = await adopt(tree, state.tip, root_tree, None, renamed=renamed)
         if adopted.collision is None:
             branch.settler.note_followed()
         elif tree.collision != adopted.collision:

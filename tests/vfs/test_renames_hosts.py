@@ -204,3 +204,75 @@ async def test_a_rename_meanwhile_survives_a_kill(tmp_path: Path) -> None:
         except NotFound:
             return
         raise AssertionError("the old name is still there")
+
+
+async def test_a_directory_that_was_empty_when_it_was_seen_takes_its_additions_along(tmp_path: Path) -> None:
+    async with two_hosts(tmp_path) as (a, b):
+        await directory(a, b"tmp")
+        await directory(a, b"tmp2")
+        await a.commit()
+        await b.refresh()
+        await put(b, b"tmp", b"2", b"two")
+        await put(a, b"tmp", b"1", b"one")
+        await put(a, b"tmp2", b"x", b"x")
+        await a.commit()
+        await rename(a, b"tmp", b"end")
+        await a.commit()
+        await b.refresh()
+        assert not (await b.commit())["conflict"]
+        await a.refresh()
+        assert await shown(a) == await shown(b) == {b"end": {b"1": b"one", b"2": b"two"}, b"tmp2": {b"x": b"x"}}
+
+
+async def test_a_renamed_empty_directory_that_another_host_filled(tmp_path: Path) -> None:
+    async with two_hosts(tmp_path) as (a, b):
+        await directory(a, b"tmp")
+        await a.commit()
+        await b.refresh()
+        await put(b, b"tmp", b"2", b"two")
+        await put(a, b"tmp", b"1", b"one")
+        await rename(a, b"tmp", b"end")
+        await b.commit()
+        assert not (await a.commit())["conflict"]
+        await b.refresh()
+        assert await shown(a) == await shown(b) == {b"end": {b"1": b"one", b"2": b"two"}}
+
+
+async def test_a_directory_that_both_made_goes_where_one_renamed_it(tmp_path: Path) -> None:
+    for followed in (False, True):
+        async with two_hosts(tmp_path / str(followed)) as (a, b):
+            await a.put(b"f", b"f")
+            await a.commit()
+            await b.refresh()
+            for host, name in ((a, b"1"), (b, b"2")):
+                await directory(host, b"tmp")
+                await put(host, b"tmp", name, name)
+            await a.commit()
+            await rename(a, b"tmp", b"mid")
+            await a.commit()
+            await rename(a, b"mid", b"end")
+            await a.commit()
+            if followed:
+                await b.refresh()
+            assert not (await b.commit())["conflict"]
+            await a.refresh()
+            assert await shown(a) == await shown(b) == {b"f": b"f", b"end": {b"1": b"1", b"2": b"2"}}
+
+
+async def test_a_name_used_again_is_not_renamed_with_the_earlier_one(tmp_path: Path) -> None:
+    async with two_hosts(tmp_path) as (a, b):
+        await directory(a, b"tmp")
+        await put(a, b"tmp", b"1", b"one")
+        await a.commit()
+        await b.refresh()
+        await b.put(b"other", b"b")
+        await b.commit()
+        await rename(a, b"tmp", b"end")
+        await a.commit()
+        await directory(a, b"tmp")
+        await put(a, b"tmp", b"2", b"two")
+        await a.commit()
+        await b.refresh()
+        assert await shown(a) == await shown(b) == {
+            b"end": {b"1": b"one"}, b"tmp": {b"2": b"two"}, b"other": b"b",
+        }  # fmt: skip
