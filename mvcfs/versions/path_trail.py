@@ -12,7 +12,7 @@ from mvcfs.versions import gitattributes
 from mvcfs.versions.git_format import MODE_TREE, RawEntry, parse_tree
 from mvcfs.versions.names import GITATTRIBUTES, escape_name
 from mvcfs.versions.objects import GitObjects
-from mvcfs.versions.tree_reader import EMPTY_TREE_OID
+from mvcfs.versions.tree_reader import EMPTY_TREE_OID, list_tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,4 +83,12 @@ def _find(objects: GitObjects, tree: str, name: bytes, like: RawEntry | None) ->
     if like is not None and b"%o %b\0%b" % (like.mode, like.name, bytes.fromhex(like.oid)) in data:
         return like
     wanted = (name, escape_name(name))
-    return next((entry for entry in parse_tree(data, tree) if entry.name in wanted), None)
+    found = next((entry for entry in parse_tree(data, tree) if entry.name in wanted), None)
+    if found is not None and found.name == GITATTRIBUTES and not _is_shown(objects, tree, name):
+        return None
+    return found
+
+
+def _is_shown(objects: GitObjects, tree: str, name: bytes) -> bool:
+    """Whether a directory has a name for its readers: they don't see a `.gitattributes` that was made for Git alone."""
+    return any(entry.name == name for entry in list_tree(objects, tree, default_mtime_ns=0))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mvcfs.types import Author
 from mvcfs.versions.check import Problem, Severity
 from mvcfs.versions.publish import CHECKPOINT_EVERY
 from mvcfs.versions.reflog import record_name
@@ -88,7 +89,7 @@ async def test_leftovers_are_notes(world: World, tmp_path: Path) -> None:
 async def test_a_checkpoint_that_lies_is_damage(world: World, tmp_path: Path) -> None:
     host = await filled(world, tmp_path)
     for number in range(CHECKPOINT_EVERY):
-        await host.set_alias("a", host.refs.branch("main").tip, who="x", why=str(number))
+        await host.set_alias("a", host.refs.branch("main").tip, who=Author("x", "x@example.com"), why=str(number))
     assert await host.fsck() == []
     (path,) = [name for name in world.names(LOG) if "checkpoint" in name]
     world.files[path] = world.files[path].replace(b'"version":4', b'"version":3')
@@ -100,7 +101,7 @@ async def test_a_checkpoint_that_lies_is_damage(world: World, tmp_path: Path) ->
 async def test_a_trimmed_log_is_sound(world: World, tmp_path: Path) -> None:
     host = await filled(world, tmp_path)
     for number in range(CHECKPOINT_EVERY + 3):
-        await host.set_alias("a", host.refs.branch("main").tip, who="x", why=str(number))
+        await host.set_alias("a", host.refs.branch("main").tip, who=Author("x", "x@example.com"), why=str(number))
     for number in range(1, 40):
         del world.files[LOG + record_name(number)]
     assert damage(await host.fsck()) == []

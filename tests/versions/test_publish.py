@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from mvcfs.errors import MvcfsError, NotFound, Transient, UnknownOutcome
+from mvcfs.types import Author
 from mvcfs.versions.publish import CHECKPOINT_EVERY, Attempt
 from mvcfs.versions.reflog import Fate, checkpoint_name, record_name
 from mvcfs.versions.repository import ModelRepository
@@ -193,7 +194,7 @@ async def test_a_rename_that_happens_while_it_is_given_up_counts(world: World, t
 async def make_long(world: World, tmp_path: Path, count: int = CHECKPOINT_EVERY + 4) -> None:
     host, _ = await open_host(world, tmp_path, "long")
     for number in range(count):
-        await host.set_alias("a", await first_commit(host), who="x", why=str(number))
+        await host.set_alias("a", await first_commit(host), who=Author("x", "x@example.com"), why=str(number))
 
 
 async def first_commit(host: object) -> str:
@@ -323,8 +324,8 @@ async def test_a_failing_checkpoint_does_not_fail_the_publish(world: World, tmp_
     storage.plan = lambda operation, path: "transient" if "checkpoint-" in path else None
     commit = (await commit_files(host, {b"x": b"one"})).commit
     for number in range(CHECKPOINT_EVERY + 2):
-        await host.set_alias("a", commit, who="x", why=str(number))
+        await host.set_alias("a", commit, who=Author("x", "x@example.com"), why=str(number))
     assert not [name for name in world.names(LOG) if "checkpoint" in name]
     storage.plan = None
-    await host.set_alias("a", commit, who="x", why="last")
+    await host.set_alias("a", commit, who=Author("x", "x@example.com"), why="last")
     assert [name for name in world.names(LOG) if "checkpoint" in name]
