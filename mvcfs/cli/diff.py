@@ -11,6 +11,7 @@ from typer.core import TyperCommand
 
 from mvcfs.cli import exits
 from mvcfs.cli.changes import print_changes
+from mvcfs.cli.diff_tensors import show_tensors
 from mvcfs.cli.dispatch import call
 from mvcfs.cli.options import CommonOptions, OutputOptions, StoreOptions, TargetOptions
 from mvcfs.cli.output import print_json, print_line
@@ -20,12 +21,13 @@ from mvcfs.errors import InvalidArgument, NotFound
 HELP = """Show what changed from A to B: paths of a mount, or revisions of the model that A is in.
 
 A alone, a version, is compared with the one before it. Files, sizes, renames and bytes shared come from Git trees and
-chunk lists: no data of large files is read.
+chunk lists: no data of large files is read. With --tensors that is read which differs of safetensors files.
 
 \b
 Examples:
   mvcfs diff /models/llama/main@1 /models/llama/main@2
   mvcfs diff /models/llama main@1 v2.0 -- checkpoint-500
+  mvcfs diff --tensors /models/llama/main@1 /models/llama/main@2
   mvcfs diff --text /models/llama/main~1/config.json /models/llama/main/config.json
   mvcfs diff --store hdfs://namenode:8020/models llama main@1 main@2
 """
@@ -55,11 +57,19 @@ def diff(
     attributes: Annotated[
         bool, typer.Option("--attributes", help="Show which modes, owners and times changed, of directories as well.")
     ] = False,
+    tensors: Annotated[
+        bool, typer.Option("--tensors", help="Show which tensors of safetensors files changed, and by how much.")
+    ] = False,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Return 1 if anything differs.")] = False,
 ) -> int:
     """Prints the changes."""
     place, args = _what(words, target.store)
-    args |= {"paths": path or [], "text": text, "attributes": attributes}
+    args["paths"] = path or []
+    if tensors:
+        if text or attributes:
+            raise InvalidArgument("--tensors shows tensors alone: leave --text and --attributes out")
+        return show_tensors(place, args, stores, output, exit_code=exit_code)
+    args |= {"text": text, "attributes": attributes}
     result = call(place, "diff", args, stores)
     if output.json:
         print_json(result)

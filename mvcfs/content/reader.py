@@ -58,6 +58,10 @@ class LargeReader:
         """A new window, for one open handle; close it with the handle."""
         return ReadWindow(self._chunks, self._store, self._config)
 
+    def chunks(self, begin: int, end: int) -> list[ChunkRef]:
+        """The chunks that hold any of [begin, end), in order; no data is read."""
+        return self._chunks.refs(begin, end)
+
     async def read(self, offset: int, length: int, window: ReadWindow | None = None) -> bytes | memoryview:
         """The bytes [offset, offset+length), clamped at the file's end.
 

@@ -13,6 +13,7 @@ from mvcfs.vfs.commands.aliases import AliasCommands
 from mvcfs.vfs.commands.branches import BranchCommands
 from mvcfs.vfs.commands.check import check_store
 from mvcfs.vfs.commands.diff import DiffCommands
+from mvcfs.vfs.commands.diff_tensors import TensorCommands
 from mvcfs.vfs.commands.edits import EditCommands
 from mvcfs.vfs.commands.git_export import GitExportCommands
 from mvcfs.vfs.commands.git_import import GitImportCommands
@@ -43,6 +44,7 @@ def command_table(engine: StoreService) -> Mapping[str, Command]:
         "history": history.history,
         "diff": DiffCommands(engine).diff,
         "show": ShowCommands(engine).show,
+        "diff_tensors": TensorCommands(engine).diff_tensors,
         "branches": branches.branches,
         "branch_create": branches.create,
         "branch_rename": branches.rename,

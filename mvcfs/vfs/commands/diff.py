@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 
 from mvcfs.vfs.changes import Json
 from mvcfs.vfs.commands.change_rows import ChangeRows
@@ -25,18 +26,31 @@ class DiffCommands:
             args: A target; `revision`, another one of its model in its place; `other`, what it is compared with: a
                 revision, or (`other_path`) a path; `paths`, what of both; `attributes` and `text`, see `ChangeRows`.
         """
-        model, before, after = await parse_sides(self._engine, args)
-        found = WorkingChanges()
-        for path in _distinct(args.get("paths") or [""]):
-            add_changes(found, await compare_sides(model, before, after, path))
+        found = await compare(self._engine, args)
         rows = ChangeRows(
-            model.data, attributes=bool(args.get("attributes")), text=bool(args.get("text")), working=found
+            found.model.data,
+            attributes=bool(args.get("attributes")),
+            text=bool(args.get("text")),
+            working=found.working,
         )
+        return {**await found.shown(), **await rows.report(found.working.changes)}
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two sides of a model, and what changed from one to the other."""
+
+    model: OpenModel
+    before: Side
+    after: Side
+    working: WorkingChanges
+
+    async def shown(self) -> Json:
+        """The model and its two sides, as results begin."""
         return {
-            "model": model.name,
-            "before": await self._shown(model, before),
-            "after": await self._shown(model, after),
-            **await rows.report(found.changes),
+            "model": self.model.name,
+            "before": await self._shown(self.model, self.before),
+            "after": await self._shown(self.model, self.after),
         }
 
     async def _shown(self, model: OpenModel, side: Side) -> Json:
@@ -50,6 +64,15 @@ class DiffCommands:
             "path": os.fsdecode(spot.path),
             "unpublished": side.working is not None,
         }
+
+
+async def compare(engine: StoreService, args: Json) -> Comparison:
+    """What the arguments of `diff` name, and the changes between them."""
+    model, before, after = await parse_sides(engine, args)
+    found = WorkingChanges()
+    for path in _distinct(args.get("paths") or [""]):
+        add_changes(found, await compare_sides(model, before, after, path))
+    return Comparison(model, before, after, found)
 
 
 def _distinct(paths: list[str]) -> list[bytes]:
