@@ -7,13 +7,15 @@ they are when its record is made, so after a lost race it is refused or done ane
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TypeVar
 
+import trio
+
 from mvcfs.types import NS_PER_S, Author, TreeEntry
 from mvcfs.versions.alias_log import AliasMove, write_move
-from mvcfs.versions.commits import inline, write_commit
+from mvcfs.versions.commits import RecordObjects, inline, write_commit
 from mvcfs.versions.git_format import RawTag, Signature
 from mvcfs.versions.history import History
 from mvcfs.versions.log_state import LogState
@@ -34,6 +36,9 @@ from mvcfs.versions.refs import BranchState, Refs, new_id
 from mvcfs.versions.synced import SyncedModel
 
 Change = TypeVar("Change", bound=RefChange)
+T = TypeVar("T")
+
+_BULK_THREADS = 4
 
 
 class RefEditing(ABC):
@@ -44,6 +49,7 @@ class RefEditing(ABC):
         self._objects = model.objects
         self._history = history
         self._publisher = publisher
+        self._limiter = trio.CapacityLimiter(_BULK_THREADS)
 
     @abstractmethod
     async def list_tree(self, tree: str, *, default_mtime_ns: int = 0) -> tuple[TreeEntry, ...]:
@@ -84,19 +90,19 @@ class RefEditing(ABC):
         """
         author = Author(self._publisher.user, f"{self._publisher.user}@{self._publisher.host}")
 
-        async def draft(state: LogState) -> tuple[Draft, BranchMove]:
+        async def plan(state: LogState) -> tuple[BranchMove, tuple[str, ...], BranchMove]:
             branch = plan_show_branch(state.refs, name)
             full = await self._last_full_version(branch)
             if branch.tip is None or full is None or full == branch.tip:
                 move = BranchMove(branch.id, branch.name, branch.tip, branch.version)
-                return Draft("branch", (move,)), move
+                return move, (), move
             tree = self._objects.read_commit(full).tree
             message = f"Bring back {name} as it was before it was emptied"
             commit = write_commit(self._objects, tree, (branch.tip,), author, message, self._publisher.clock())
             move = BranchMove(branch.id, branch.name, commit, branch.version + 1)
-            return Draft("branch", (move,), inline(self._objects, [commit])), move
+            return move, (commit,), move
 
-        move = await self._model.publish(draft)
+        move = await self._append("branch", plan)
         return BranchState(move.branch, move.name, move.tip, move.version)
 
     async def _last_full_version(self, branch: BranchState) -> str | None:
@@ -113,13 +119,13 @@ class RefEditing(ABC):
         """Makes a tag, annotated if there is a message. InvalidName, AlreadyExists, NotFound for the commit."""
         self._objects.read_commit(commit)
         target = commit
-        objects: tuple[tuple[str, bytes, str], ...] = ()
+        made: tuple[str, ...] = ()
         if message is not None:
             who = author or Author(self._publisher.user, f"{self._publisher.user}@{self._publisher.host}")
             tagger = Signature(who.name, who.email, self._publisher.clock() // NS_PER_S)
             target = self._objects.write_tag(RawTag(commit, "commit", name, tagger, message))
-            objects = inline(self._objects, [target])
-        await self._change_refs("tag", lambda refs: plan_create_tag(refs, name, target), objects)
+            made = (target,)
+        await self._change_refs("tag", lambda refs: plan_create_tag(refs, name, target), made)
 
     async def delete_tag(self, name: str) -> None:
         """Removes a tag. NotFound."""
@@ -154,31 +160,53 @@ class RefEditing(ABC):
         return await self._move_alias(lambda refs: plan_delete_alias(refs, name, _shown(who), why), who)
 
     async def _move_alias(
-        self, plan: Callable[[Refs], AliasChange], who: Author, branch: str | None = None
+        self, change_on: Callable[[Refs], AliasChange], who: Author, branch: str | None = None
     ) -> AliasMove | None:
-        async def draft(state: LogState) -> tuple[Draft, AliasMove | None]:
-            change = plan(state.refs)
+        async def plan(state: LogState) -> tuple[AliasChange, tuple[str, ...], AliasMove | None]:
+            change = change_on(state.refs)
             previous, target, place = state.refs.alias_logs.get(change.alias), change.target, None
             if target is None and previous is None:
                 # Whoever made this alias kept no log.
-                return Draft("alias", (change,)), None
+                return change, (), None
             if target is not None:
                 version = await self._history.place_of(state.refs, target, branch)
                 place = None if version is None else (version.branch, version.version)
             now_ns = self._publisher.clock()
             move = write_move(self._objects, change.alias, target, previous, who, change.why, now_ns, place)
-            return Draft("alias", (replace(change, log=move.oid),), inline(self._objects, [move.oid])), move
+            return replace(change, log=move.oid), (move.oid,), move
 
-        return await self._model.publish(draft)
+        return await self._append("alias", plan)
 
-    async def _change_refs(
-        self, kind: str, plan: Callable[[Refs], Change], objects: tuple[tuple[str, bytes, str], ...] = ()
-    ) -> Change:
-        async def draft(state: LogState) -> tuple[Draft, Change]:
-            change = plan(state.refs)
-            return Draft(kind, (change,), objects), change
+    async def _change_refs(self, kind: str, change_on: Callable[[Refs], Change], made: tuple[str, ...] = ()) -> Change:
+        async def plan(state: LogState) -> tuple[Change, tuple[str, ...], Change]:
+            change = change_on(state.refs)
+            return change, made, change
 
-        return await self._model.publish(draft)
+        return await self._append(kind, plan)
+
+    async def _append(
+        self, kind: str, plan: Callable[[LogState], Awaitable[tuple[RefChange, tuple[str, ...], T]]]
+    ) -> T:
+        """Publishes a change of refs.
+
+        Args:
+            kind: What the record calls it.
+            plan: Comes to the change, the objects that were made for it, and what is given back; called anew for each try.
+        """
+        place = RecordObjects(self._objects, self._model.files, self._limiter)
+
+        async def draft(state: LogState) -> tuple[Draft, T]:
+            change, made, result = await plan(state)
+            objects = inline(self._objects, await place.inline_oids(state, made) if made else ())
+            git = tuple(place.uploaded)
+            return Draft(kind, (change,), objects, packed=place.packed_up_to, git=git), result
+
+        try:
+            result = await self._model.publish(draft)
+        finally:
+            self._model.files.abandon(place.uploaded)
+        await trio.to_thread.run_sync(self._objects.forget, place.packed, limiter=self._limiter)
+        return result
 
 
 def _shown(who: Author) -> str:

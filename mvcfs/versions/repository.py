@@ -51,7 +51,6 @@ from mvcfs.versions.work_editing import WorkEditing
 T = TypeVar("T")
 
 _SMALL_TREE_BYTES = 16 * 1024
-_BULK_THREADS = 4
 
 
 class ModelRepository(RefEditing):
@@ -74,7 +73,6 @@ class ModelRepository(RefEditing):
         self.upkeep = Upkeep(storage, model, publisher.clock)
         self._trees = TreeReader(self._objects)
         self._resolver = Resolver(self._objects, self._history)
-        self._limiter = trio.CapacityLimiter(_BULK_THREADS)
         self.comparing = Comparing(self._objects, self._read_in_thread)
         self.work = WorkEditing(model, publisher, self._limiter, self._publish_plan, self._read_in_thread)
 
@@ -289,8 +287,10 @@ class ModelRepository(RefEditing):
 
     async def alias_moves(self, name: str, *, limit: int | None = None) -> list[AliasMove]:
         """The moves of an alias, newest first, also of a removed one. NotFound, CorruptData."""
-        log = self.refs.alias_log(name)
-        walk = functools.partial(moves, self._objects, log)
+        note = self.refs.alias_notes.get(name)
+        if note is not None and note.log is None:
+            return [last_move(self._objects, name, note)]
+        walk = functools.partial(moves, self._objects, self.refs.alias_log(name))
         return await self._read(lambda: list(itertools.islice(walk(), limit)), small=False)
 
     async def commits_matching(self, prefix: str) -> str:

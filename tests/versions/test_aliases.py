@@ -11,6 +11,9 @@ import pytest
 from mvcfs.errors import AlreadyExists, InvalidName, NotFound
 from mvcfs.types import Author
 from mvcfs.versions.checkpoint import encode_checkpoint, parse_checkpoint
+from mvcfs.versions.log_state import LogState
+from mvcfs.versions.publish import Draft
+from mvcfs.versions.records import AliasChange
 from mvcfs.versions.reflog import record_name
 from mvcfs.versions.repository import ModelRepository
 from tests.versions.simulated import AUTHOR, Clock, World, commit_files, make_model, open_host
@@ -89,6 +92,41 @@ async def test_moves_end_in_packs(world: World, tmp_path: Path) -> None:
     fresh, _ = await open_host(world, tmp_path, "fresh")
     assert all(fresh._objects.in_packs(move.oid) for move in moves)
     assert await fresh.alias_moves("champion") == moves
+
+
+async def test_many_moves_make_packs_of_themselves(world: World, tmp_path: Path) -> None:
+    a, commits = await moved(world, tmp_path)
+    for number in range(30):
+        await a.set_alias("champion", commits[number % 3], who=BOB, why=f"{number} " + "because " * 1500)
+        assert a.state.inline_bytes <= 256 * 1024
+    assert a.refs.git
+    fresh, _ = await open_host(world, tmp_path, "fresh")
+    assert [move.why.split()[0] for move in await fresh.alias_moves("champion", limit=30)] == [
+        str(number) for number in reversed(range(30))
+    ]
+    assert [problem for problem in await fresh.fsck() if problem.severity.value == "damage"] == []
+
+
+async def test_an_alias_without_a_log_says_what_the_record_says(world: World, tmp_path: Path) -> None:
+    """Another program may write records without logs."""
+    a, commits = await moved(world, tmp_path)
+
+    async def publish(change: AliasChange) -> None:
+        async def draft(state: LogState) -> tuple[Draft, None]:
+            return Draft("alias", (change,)), None
+
+        await a._model.publish(draft)
+
+    await publish(AliasChange("bare", commits[0], "Ada <ada@example.org>", "Why"))
+    (move,) = await a.alias_moves("bare")
+    assert (move.target, move.who, move.why) == (commits[0], AUTHOR, "Why")
+    assert [move.alias for move in await a.aliases()] == ["bare", "champion"]
+    await a.delete_alias("bare", who=BOB)
+    assert "bare" not in a.refs.aliases
+    with pytest.raises(NotFound, match="there is champion"):
+        await a.alias_moves("bare")
+    await publish(AliasChange("champion", commits[0], "x", "y"))
+    assert len(await a.alias_moves("champion")) == 4
 
 
 async def test_moves_are_no_versions(world: World, tmp_path: Path) -> None:
