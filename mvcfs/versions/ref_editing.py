@@ -6,7 +6,7 @@ they are when its record is made, so after a lost race it is refused or done ane
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TypeVar
@@ -32,6 +32,7 @@ from mvcfs.versions.ref_plans import (
     plan_set_alias,
     plan_show_branch,
 )
+from mvcfs.versions.ref_reading import RefReading
 from mvcfs.versions.refs import BranchState, Refs, new_id
 from mvcfs.versions.synced import SyncedModel
 
@@ -41,13 +42,11 @@ T = TypeVar("T")
 _BULK_THREADS = 4
 
 
-class RefEditing(ABC):
+class RefEditing(RefReading):
     """A model whose refs can be changed."""
 
     def __init__(self, model: SyncedModel, history: History, publisher: Publisher) -> None:
-        self._model = model
-        self._objects = model.objects
-        self._history = history
+        super().__init__(model, history)
         self._publisher = publisher
         self._limiter = trio.CapacityLimiter(_BULK_THREADS)
 

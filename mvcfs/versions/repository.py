@@ -10,7 +10,6 @@ hundred names, merges, walks and packing go to threads of this model's own limit
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -21,25 +20,21 @@ from mvcfs.errors import CorruptData, NotFound
 from mvcfs.storage.protocol import Storage
 from mvcfs.types import NS_PER_S, Attributes, BlobContent, DirChange, LargeContent, StoredFile, TreeEntry
 from mvcfs.versions import gitattributes
-from mvcfs.versions.alias_log import AliasMove, last_move, moves
 from mvcfs.versions.check import Problem, check_model
 from mvcfs.versions.commits import CommitPlan
 from mvcfs.versions.comparing import Comparing
-from mvcfs.versions.divergence import Divergence, Known, divergence
 from mvcfs.versions.edits import EditOutcome, EditPlan, EditRequest
 from mvcfs.versions.export import GitExport
 from mvcfs.versions.git_import import publish_import
 from mvcfs.versions.git_source import Stage
-from mvcfs.versions.history import CommitInfo, History, VersionInfo, VersionPlace
+from mvcfs.versions.history import CommitInfo, History, VersionInfo
 from mvcfs.versions.import_plan import ChosenRefs, ImportPlan
 from mvcfs.versions.log_state import LogState
 from mvcfs.versions.publish import Attempt, CommitRequest, OnAttempt, Published, Publisher
 from mvcfs.versions.ref_editing import RefEditing
-from mvcfs.versions.refs import Refs
 from mvcfs.versions.rename_notes import renamed_since
 from mvcfs.versions.revisions import Resolver
 from mvcfs.versions.synced import SyncedModel
-from mvcfs.versions.tags import TagInfo, read_tag
 from mvcfs.versions.tree_builder import build_tree
 from mvcfs.versions.tree_reader import TreeReader, root_attributes
 from mvcfs.versions.upkeep import Upkeep
@@ -118,11 +113,6 @@ class ModelRepository(RefEditing):
     def renamed(self, new_name: str) -> None:
         """Follows a rename that happened in the store."""
         self._name = new_name
-
-    @property
-    def refs(self) -> Refs:
-        """Branches, tags, aliases and live files as last taken in."""
-        return self._model.state.refs
 
     @property
     def state(self) -> LogState:
@@ -252,46 +242,9 @@ class ModelRepository(RefEditing):
         """Which version of the branch a commit is; None if it is none. NotFound for the branch."""
         return await self._history.version_of(self.refs.branch(branch), commit)
 
-    async def place_of(self, commit: str, *, prefer: str | None = None) -> VersionPlace | None:
-        """Which version of which branch a commit is, see `History.place_of`."""
-        return await self._history.place_of(self.refs, commit, prefer)
-
-    async def divergences(self, branch: str | None) -> dict[str, Divergence]:
-        """How far each branch and this one went apart, by name; without branches that have no version."""
-        base = None if branch is None else self.refs.branch(branch).tip
-        tips = {} if base is None else {state.name: state.tip for state in self.refs.branches.values()}
-
-        def compare() -> dict[str, Divergence]:
-            known: Known = {}
-            return {
-                name: divergence(self._objects, tip, base, known)
-                for name, tip in tips.items()
-                if tip is not None and base is not None
-            }
-
-        return await self._read(compare, small=False)
-
     async def renamed_since(self, base: str | None, tip: str) -> Mapping[bytes, bytes]:
         """Directories that the versions after a commit are known to have renamed: new paths by old ones. CorruptData."""
         return await self._read(functools.partial(renamed_since, self._objects, base, tip), small=False)
-
-    async def tags(self) -> list[TagInfo]:
-        """The tags by name. CorruptData."""
-        targets = self.refs.tags
-        return await self._read(lambda: [read_tag(self._objects, *item) for item in targets.items()], small=False)
-
-    async def aliases(self) -> list[AliasMove]:
-        """Each alias by name, as its last move says. CorruptData."""
-        notes = self.refs.alias_notes
-        return await self._read(lambda: [last_move(self._objects, *item) for item in notes.items()], small=False)
-
-    async def alias_moves(self, name: str, *, limit: int | None = None) -> list[AliasMove]:
-        """The moves of an alias, newest first, also of a removed one. NotFound, CorruptData."""
-        note = self.refs.alias_notes.get(name)
-        if note is not None and note.log is None:
-            return [last_move(self._objects, name, note)]
-        walk = functools.partial(moves, self._objects, self.refs.alias_log(name))
-        return await self._read(lambda: list(itertools.islice(walk(), limit)), small=False)
 
     async def commits_matching(self, prefix: str) -> str:
         """The one commit of this model whose id starts so. NotFound, Conflict if there are several."""
