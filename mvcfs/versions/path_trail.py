@@ -70,8 +70,8 @@ def same_end(objects: GitObjects, left: Trail, right: Trail) -> bool:
     one, other = left.end, right.end
     if one is None or other is None or left.names[-1] != GITATTRIBUTES or MODE_TREE in (one.mode, other.mode):
         return (one and (one.mode, one.oid)) == (other and (other.mode, other.oid))
-    if one.oid == other.oid:
-        return one.mode == other.mode
+    if one.mode != other.mode or one.oid == other.oid:
+        return one == other
     parts = [gitattributes.split(objects.read_kind(entry.oid, "blob")).user for entry in (one, other)]
     return parts[0] == parts[1]
 
