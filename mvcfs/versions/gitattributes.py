@@ -56,10 +56,15 @@ def pattern_for(name: bytes) -> bytes:
     return pattern
 
 
+def unquoted(text: bytes) -> bytes:
+    """What a C-quoted text, its quotes included, stands for."""
+    return _QUOTED.sub(_unquote, text[1:-1])
+
+
 def _name_of(pattern: bytes) -> bytes:
     """The name that `pattern_for` made a pattern of."""
     if pattern.startswith(b'"'):
-        pattern = _QUOTED.sub(_unquote, pattern[1:-1])
+        pattern = unquoted(pattern)
     return re.sub(rb"\\(.)", rb"\1", pattern[1:], flags=re.DOTALL)
 
 

@@ -29,6 +29,7 @@ from mvcfs.versions.rename_notes import write_notes
 from mvcfs.vfs.adopt import adopt
 from mvcfs.vfs.follow import Invalidation
 from mvcfs.vfs.freeze import Plan, PlannedDir, PlannedFile, freeze
+from mvcfs.vfs.lfs_files import find_lfs_files
 from mvcfs.vfs.messages import Writer, author_of, describe_changes, trailers, with_trailers
 from mvcfs.vfs.node import Node
 from mvcfs.vfs.renamed import renamed_directories
@@ -238,20 +239,22 @@ class Committer:
     async def _store_files(self, plan: Plan, upload: Upload) -> None:
         """Gives every frozen file of the plan its stored content; small ones stay bytes for Git."""
         waiting = iter({id(file): file for file in plan.root.files() if file.frozen is not None}.values())
+        as_large = await find_lfs_files(self.tree, plan.root)
 
         async def work() -> None:
             for file in waiting:
-                await self._store_file(file, upload)
+                await self._store_file(file, upload, as_large=id(file) in as_large)
                 self.progress.files_done += 1
 
         async with plain_nursery() as nursery:
             for _ in range(_CONCURRENT_FILES):
                 nursery.start_soon(work)
 
-    async def _store_file(self, file: PlannedFile, upload: Upload) -> None:
+    async def _store_file(self, file: PlannedFile, upload: Upload, *, as_large: bool) -> None:
         frozen = file.frozen
         assert frozen is not None
-        if frozen.size_bytes < self.config.small_file_bytes:
+        # To git-lfs an empty file is one that needs no pointer.
+        if frozen.size_bytes < self.config.small_file_bytes and not (as_large and frozen.size_bytes):
             data = bytes(await frozen.read(0, frozen.size_bytes))
             self.progress.bytes_done += len(data)
             if not is_pointer(data):

@@ -82,6 +82,23 @@ DIFF = {"paths": [], "text": False, "attributes": False}
         ),
         (["undelete", "/fake/models/llama"], ("undelete", {"model": "llama"})),
         (
+            ["git-export", "/fake/models/llama", "/nowhere/x.git", "--lfs", "tips", "--branch", "a", "--branch", "b", "--json"],
+            (
+                "git_export",
+                {"mount_path": "llama", "directory": "/nowhere/x.git", "lfs": "tips", "branches": ["a", "b"], "force": False},
+            ),
+        ),
+        (
+            ["git-import", "/usr", "/fake/models/llama", "--update", "--rename", "a=b", "--json"],
+            (
+                "git_import",
+                {
+                    "model": "llama", "lfs": "all", "allow_missing": False, "update": True, "renames": ["a=b"],
+                    "no_fsck": False, "source": "/usr",
+                },
+            ),
+        ),
+        (
             ["diff", "/fake/models/llama", "main@1", "v2", "--", "dir", "-x"],
             ("diff", {"mount_path": "llama", "revision": "main@1", "other": "v2", **DIFF, "paths": ["dir", "-x"]}),
         ),
@@ -104,6 +121,7 @@ def test_what_the_daemon_is_asked(daemon, mvcfs, arguments, asked):
     daemon.answers["log"] = {"versions": []}
     daemon.answers["history"] = {"versions": []}
     daemon.answers["diff"] = {"changes": [], "not_listed": 0}
+    daemon.answers["git_export"] = daemon.answers["git_import"] = {"missing_lfs": []}
     code, _, err = mvcfs(*arguments)
     assert (code, err) == (0, "")
     assert daemon.asked == [asked]
