@@ -410,6 +410,57 @@ def test_a_renamed_directory_of_any_size_is_not_read(objects: GitObjects) -> Non
     assert merge_trees(objects, base, ours, theirs).tree == wanted
 
 
+contents = st.integers(1, 5).map(large)
+few_paths = st.lists(st.sampled_from("abd"), min_size=1, max_size=3).map(tuple)
+any_files = st.dictionaries(few_paths, contents, max_size=7)
+
+
+def as_tree(files: dict[tuple[str, ...], LargeContent]) -> Tree:
+    """The tree with these files; what would have to be below a file is left out."""
+    tree: Tree = {}
+    for path, content in sorted(files.items(), key=lambda item: (len(item[0]), item[0])):
+        *folders, name = path
+        inner = tree
+        for folder in folders:
+            inner = inner.setdefault(folder, {})  # type: ignore[assignment]
+            if not isinstance(inner, dict):
+                break
+        else:
+            inner.setdefault(name, content)
+    return tree
+
+
+def held(objects: GitObjects, tree: str | None) -> set[LargeContent]:
+    """All large contents of a tree."""
+    found: set[LargeContent] = set()
+    for entry in entries(objects, tree).values() if tree is not None else ():
+        found |= held(objects, entry.tree) if entry.tree is not None else {entry.content}  # type: ignore[arg-type]
+    return found
+
+
+@settings(max_examples=400, deadline=None)
+@given(any_files, any_files, any_files)
+def test_no_content_is_lost_whatever_is_taken_for_a_rename(
+    tmp_path_factory: pytest.TempPathFactory,
+    base: dict[tuple[str, ...], LargeContent],
+    ours: dict[tuple[str, ...], LargeContent],
+    theirs: dict[tuple[str, ...], LargeContent],
+) -> None:
+    """What one side made anew, or both still have, is in the merged tree or told as a side of a conflict."""
+    objects = GitObjects(tmp_path_factory.mktemp("l") / "git")
+    b, o, t = (write(objects, as_tree(files)) for files in (base, ours, theirs))
+    for one, other in ((o, t), (t, o)):
+        merged = merge_trees(objects, b, one, other)
+        assert merge_trees(objects, b, one, other) == merged
+        kept = held(objects, merged.tree)
+        for conflict in merged.conflicts:
+            for side in (conflict.ours, conflict.theirs):
+                if side is not None:
+                    kept |= {side.content} if side.tree is None else held(objects, side.tree)  # type: ignore[arg-type]
+        assert (held(objects, one) | held(objects, other)) - held(objects, b) <= kept
+        assert held(objects, one) & held(objects, other) <= kept
+
+
 # --- against a model: flat paths of files in directories that stay
 
 leaf = st.builds(
