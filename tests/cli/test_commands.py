@@ -294,3 +294,68 @@ def test_commit_needs_a_mount(mvcfs):
     code, _, err = mvcfs("commit", "--store", "x", "m/main", "-m", "x")
     assert code == 2
     assert "--store" in err
+
+
+EDITED = {
+    "branch": "main",
+    "version": 7,
+    "commit": "e" * 40,
+    "published": True,
+    "unchanged": False,
+    "conflicts": [],
+    "unresolved": 0,
+}
+CLASH = {
+    "path": "model.bin",
+    "theirs_path": None,
+    "kind": "changed",
+    "ours": {"kind": "file", "size_bytes": 90_000, "time_ns": 1_795_176_000_000_000_000},
+    "theirs": None,
+    "choice": None,
+}
+NO_SIDES = {"take": None, "choices": {}}
+BY_HAND = {"message": "", "dry_run": False, "uid": os.getuid()}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command", "asked"),
+    [
+        (["merge", "/fake/models/llama/main", "exp"], "merge", {**NO_SIDES, "revision": "exp", **BY_HAND}),
+        (
+            ["merge", "/fake/models/llama/main", "exp", "--theirs", "--choose", "a=b=ours", "--choose", "c=both", "-m", "M"],
+            "merge",
+            {"take": "theirs", "choices": {"a=b": "ours", "c": "both"}, "revision": "exp", **BY_HAND, "message": "M"},
+        ),
+        (
+            ["revert", "/fake/models/llama/main", "42", "--keep-both", "--dry-run"],
+            "revert",
+            {"take": "both", "choices": {}, "revision": "42", **BY_HAND, "dry_run": True},
+        ),
+        (["restore", "/fake/models/llama/main", "--from", "v1"], "restore", {"revision": "v1", **BY_HAND}),
+    ],
+)
+def test_edits_of_a_branch(daemon, mvcfs, arguments, command, asked):
+    daemon.answers[command] = EDITED
+    code, out, err = mvcfs(*arguments)
+    assert (code, err) == (0, "")
+    assert "version 7 of main, eeeeeeeeee" in out
+    assert daemon.asked == [(command, {"mount_path": "llama/main", **asked})]
+
+
+def test_conflicts_that_are_left_are_listed_and_have_their_exit_code(daemon, mvcfs):
+    daemon.answers["merge"] = EDITED | {"published": False, "unresolved": 1, "conflicts": [CLASH]}
+    code, out, err = mvcfs("merge", "/fake/models/llama/main", "exp")
+    assert code == 4
+    assert "model.bin  changed on both sides  90.0 kB, 2026-11-20 12:00:00  -" in out
+    assert "1 conflict, nothing was changed" in err
+    code, out, err = mvcfs("merge", "/fake/models/llama/main", "exp", "--json")
+    assert code == 4
+    assert json.loads(out)["conflicts"] == [CLASH]
+
+
+@pytest.mark.parametrize("more", [["--ours", "--theirs"], ["--choose", "a"], ["--choose", "a=mine"], ["--choose", "=ours"]])
+def test_a_side_that_is_none_is_refused_at_once(daemon, mvcfs, more):
+    code, _, err = mvcfs("merge", "/fake/models/llama/main", "exp", *more)
+    assert code == 2
+    assert err
+    assert daemon.asked == []
