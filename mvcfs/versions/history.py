@@ -118,7 +118,11 @@ class History:
         self._lines: dict[str, Line] = {}
 
     async def commit_of(self, branch: BranchState, version: int) -> str:
-        """The commit of a version.
+        """The commit of a version; NotFound as `mark_of`."""
+        return (await self.mark_of(branch, version))[0]
+
+    async def mark_of(self, branch: BranchState, version: int) -> tuple[str, int]:
+        """The commit of a version, and when it was published, seconds since 1970; no commit is read that is known.
 
         Raises:
             NotFound: The branch has no such version; the message says which it has.
@@ -129,7 +133,7 @@ class History:
         line = await self._known(branch, version)
         if line is None or version not in line:
             raise CorruptData(f"history of branch {branch.name!r} ends before version {version}")
-        return line.oid(version)
+        return line.oid(version), line.time_s(version)
 
     async def version_of(self, branch: BranchState, commit: str) -> int | None:
         """Which version of the branch a commit is, None if it is none."""

@@ -234,6 +234,10 @@ class ModelRepository(RefEditing):
         """Number, commit and time (seconds since 1970) of a branch's versions, oldest first; for listings. NotFound."""
         return await self._history.marks(self.refs.branch(branch))
 
+    async def version_mark(self, branch: str, version: int) -> tuple[str, int]:
+        """Commit and time (seconds since 1970) of a version. NotFound, which says what versions there are."""
+        return await self._history.mark_of(self.refs.branch(branch), version)
+
     async def version_commit(self, branch: str, version: int) -> str:
         """The commit of a version. NotFound, which says what versions there are."""
         return await self._history.commit_of(self.refs.branch(branch), version)

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from mvcfs.errors import InvalidName, NotFound
 from mvcfs.vfs.inode import Inode
 from mvcfs.vfs.model import OpenModel
-from mvcfs.vfs.snapshot import SnapshotDir, open_snapshot
+from mvcfs.vfs.snapshot import ListedSnapshot, SnapshotDir
 from mvcfs.vfs.virtual import Host, ListedDir, decode_name
 
 _Find = Callable[[str], Awaitable[Inode]]
@@ -96,18 +96,17 @@ class HistoryTree:
             number = text.split("_", 1)[0]
             if not number.isdecimal() or not number.isascii() or len(number) > 18:
                 raise NotFound(f"{text} names no version of {branch}")
-            commit = await repository.version_commit(branch, int(number))
-            info = await repository.commit_info(commit)
-            if "_" in text and version_name(int(number), commit, info.committer_time_s) != name:
+            commit, time_s = await repository.version_mark(branch, int(number))
+            if "_" in text and version_name(int(number), commit, time_s) != name:
                 raise NotFound(f"{text} names no version of {branch}")
-            return await self._snapshot(f"branches/{branch}/{text}", commit)
+            return self._snapshot(f"branches/{branch}/{text}", commit)
 
         return self._dir(f"branches/{branch}", names, child)
 
     def _by_name(self, kind: str) -> _Find:
         async def find(name: str) -> Inode:
             commit = await self.model.data.repository.resolve(name)
-            return await self._snapshot(f"{kind}/{name}", commit)
+            return self._snapshot(f"{kind}/{name}", commit)
 
         return find
 
@@ -117,13 +116,13 @@ class HistoryTree:
             commit = await self.model.data.repository.commits_matching(text)
         except InvalidName as error:
             raise NotFound(str(error)) from error
-        return await self._snapshot(f"commits/{text}", commit)
+        return self._snapshot(f"commits/{text}", commit)
 
-    async def _snapshot(self, place: str, commit: str) -> Inode:
+    def _snapshot(self, place: str, commit: str) -> Inode:
         """One directory inode a place: the kernel allows a directory one name only."""
         found = self._snapshots.get((place, commit))
         if found is None:
-            found = await open_snapshot(self.model.data, self._engine.pool, commit)
+            found = ListedSnapshot(self.model.data, self._engine.pool, commit)
             found.on_forgotten = lambda: self._snapshots.pop((place, commit), None)
             self._snapshots[(place, commit)] = found
         return found

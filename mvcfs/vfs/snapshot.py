@@ -179,6 +179,34 @@ class SnapshotDir(Inode):
             self.on_forgotten()
 
 
+class ListedSnapshot(SnapshotDir):
+    """The root of a commit's snapshot that reads nothing before somebody looks at it: listings show thousands.
+
+    Until then it shows common attributes, which the kernel is told to ask for again.
+    """
+
+    __slots__ = ("_is_read",)
+
+    def __init__(self, data: ModelData, pool: SnapshotPool, commit: str) -> None:
+        super().__init__(data, pool, Attributes(stat.S_IFDIR | 0o755, 0, 0, 0), None, commit=commit)
+        self._is_read = False
+
+    def attr(self) -> Attr:
+        """See `Inode.attr`."""
+        attr = super().attr()
+        return attr if self._is_read else replace(attr, attr_timeout_s=0.0)
+
+    async def refreshed(self) -> None:
+        """See `Inode.refreshed`: reads the commit. CorruptData."""
+        if not self._is_read:
+            self.tree, self.attributes = await _read_root(self.data, self.commit)
+            self._is_read = True
+
+    async def _load(self) -> dict[bytes, TreeEntry]:
+        await self.refreshed()
+        return await super()._load()
+
+
 async def open_snapshot(data: ModelData, pool: SnapshotPool, commit: str) -> SnapshotDir:
     """The root directory of a commit's snapshot.
 
@@ -186,8 +214,14 @@ async def open_snapshot(data: ModelData, pool: SnapshotPool, commit: str) -> Sna
         NotFound: There is no such commit.
         CorruptData: Its objects can't be read.
     """
+    tree, attributes = await _read_root(data, commit)
+    return SnapshotDir(data, pool, attributes, tree, commit=commit)
+
+
+async def _read_root(data: ModelData, commit: str) -> tuple[str, Attributes]:
+    """The tree of a commit, and the attributes of its root directory."""
     info = await data.repository.commit_info(commit)
     attributes = await data.repository.root_attributes(info.tree)
     if attributes is None:
         attributes = Attributes(stat.S_IFDIR | 0o755, os.getuid(), os.getgid(), info.committer_time_s * 1_000_000_000)
-    return SnapshotDir(data, pool, replace(attributes, nlink=1), info.tree, commit=info.oid)
+    return info.tree, replace(attributes, nlink=1)
