@@ -11,7 +11,7 @@ A move is no version: it is found by its whole id only. Synchronous; any thread.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mvcfs.errors import CorruptData, NotFound
 from mvcfs.types import NS_PER_S, Author
@@ -116,7 +116,7 @@ def last_move(objects: GitObjects, alias: str, state: AliasState) -> AliasMove:
         CorruptData: It is missing or damaged.
     """
     if state.log is not None:
-        return next(moves(objects, state.log))
+        return replace(next(moves(objects, state.log)), alias=alias)
     name, _, email = state.who.rstrip(">").rpartition(" <")
     return AliasMove("", alias, state.target, Author(name or state.who, email if name else ""), 0, state.why)
 

@@ -10,13 +10,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from mvcfs.errors import Conflict, CorruptData, InvalidName, MvcfsError, ReadOnly
+from mvcfs.versions.alias_log import moves
 from mvcfs.versions.names import check_ref_name
 from mvcfs.versions.objects import GitObjects
 from mvcfs.versions.records import AliasChange, BranchMove, RefChange, TagChange
 from mvcfs.versions.refs import Refs, collision, new_id
 
 _KINDS = {"branch": "refs/heads/", "tag": "refs/tags/", "alias": "refs/mvcfs/aliases/"}
+_LOGS = "refs/mvcfs/alias-logs/"
 _SHOWN = 5
+_WHY = "imported from Git"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,7 @@ class ChosenRefs:
         branches: Commit by the name in the model.
         tags: Commit or tag object by name.
         aliases: Commit by name.
+        logs: Last move by the name of the alias, also of removed ones.
         source: What they hold by their full names in the source.
         left_out: Refs of the source that aren't taken.
     """
@@ -34,6 +38,7 @@ class ChosenRefs:
     branches: Mapping[str, str]
     tags: Mapping[str, str]
     aliases: Mapping[str, str]
+    logs: Mapping[str, str]
     source: Mapping[str, str]
     left_out: tuple[str, ...]
 
@@ -66,7 +71,19 @@ def choose_refs(refs: Mapping[str, str], renames: Mapping[str, str]) -> ChosenRe
     left_out: list[str] = []
     wrong: list[str] = []
     used: set[str] = set()
+    logs: dict[str, str] = {}
     for full, oid in refs.items():
+        if full.startswith(_LOGS):
+            # A log goes with its alias, under the alias's new name.
+            short = full.removeprefix(_LOGS)
+            key = next((key for key in (_KINDS["alias"] + short, short) if key in renames), short)
+            name = renames.get(key, short)
+            used.add(key)
+            if name and name not in logs:
+                logs[name], source[full] = oid, oid
+            else:
+                left_out.append(full)
+            continue
         kind = next((kind for kind, prefix in _KINDS.items() if full.startswith(prefix)), None)
         if kind is None:
             left_out.append(full)
@@ -89,7 +106,7 @@ def choose_refs(refs: Mapping[str, str], renames: Mapping[str, str]) -> ChosenRe
         raise InvalidName(
             f"{'; '.join(wrong[:_SHOWN])}{more}. Rename with --rename OLD=NEW, or leave out with --rename OLD="
         )
-    return ChosenRefs(chosen["branch"], chosen["tag"], chosen["alias"], source, tuple(left_out))
+    return ChosenRefs(chosen["branch"], chosen["tag"], chosen["alias"], logs, source, tuple(left_out))
 
 
 def _wrong_names(chosen: Mapping[str, Mapping[str, str]]) -> list[str]:
@@ -114,13 +131,17 @@ def _wrong_names(chosen: Mapping[str, Mapping[str, str]]) -> list[str]:
 
 
 def check_targets(objects: GitObjects, chosen: ChosenRefs) -> None:
-    """Makes sure that every tag and alias stands for a commit.
+    """Makes sure that every tag and alias stands for a commit, and that logs of aliases are such.
 
     Raises:
         InvalidName: Some don't; the message lists them.
+        CorruptData: What stands where a log should is none.
         NotFound: An object is missing.
     """
     wrong = []
+    for log in chosen.logs.values():
+        for _ in moves(objects, log):
+            pass
     for name, oid in [*chosen.branches.items(), *chosen.tags.items(), *chosen.aliases.items()]:
         try:
             objects.peel(oid)
@@ -168,12 +189,24 @@ class Planner:
         for name, target in self._chosen.aliases.items():
             # An alias that is there has a history of its own here: it stays.
             if name not in refs.aliases:
-                problems += self._taken(name, "alias", refs.aliases, others - set(refs.aliases) | set(refs.branches))
-                plan.changes.append(AliasChange(name, target, self._who, "imported from Git"))
+                known = {*refs.aliases, *refs.alias_logs} - {name}
+                problems += self._taken(name, "alias", known, others - set(refs.aliases) | set(refs.branches))
+                plan.changes.append(AliasChange(name, target, self._who, _WHY, self._log(refs, name, target)))
+        for name in self._chosen.logs.keys() - self._chosen.aliases.keys() - refs.alias_logs.keys():
+            log = self._log(refs, name, None)
+            if log is not None and collision(name, {*refs.aliases, *refs.alias_logs, *self._chosen.aliases}) is None:
+                plan.changes.append(AliasChange(name, None, self._who, _WHY, log))
         if problems:
             more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
             raise type(problems[0])("; ".join(str(problem) for problem in problems[:_SHOWN]) + more)
         return plan
+
+    def _log(self, refs: Refs, name: str, target: str | None) -> str | None:
+        """The log that an alias gets with a target; None if it has one here, or the source's ends elsewhere."""
+        log = self._chosen.logs.get(name)
+        if log is None or name in refs.alias_logs or next(moves(self._objects, log)).target != target:
+            return None
+        return log
 
     def _plan_branch(self, plan: ImportPlan, refs: Refs, name: str, tip: str) -> None:
         old = refs.branches.get(name)

@@ -445,3 +445,41 @@ async def test_a_big_blob_is_in_memory_once(tmp_path: Path) -> None:
             nursery.start_soon(first.read_view, 0, 10)
             nursery.start_soon(second.read_view, 5, 10)
         assert (await first.read_view(0, 100)).obj is (await second.read_view(7, 9)).obj
+
+
+async def test_moves_of_aliases_come_along(tmp_path: Path) -> None:
+    async with empty_store(tmp_path) as host:
+        await host.fs.mkdir(1, b"m", 0o755, ROOT)
+        commands = host.engine.commands
+        for text in (b"1", b"2"):
+            await host.put(b"p", text)
+            await host.commit()
+        for name, version in (("best", 1), ("best", 2), ("gone", 1)):
+            await commands["alias_set"](
+                {"mount_path": "m", "name": name, "revision": f"main@{version}", "message": f"{name} {version}"}
+            )
+        await commands["alias_delete"]({"mount_path": "m", "name": "gone", "message": "no more"})
+        first, second = tmp_path / "first.git", tmp_path / "second.git"
+        await export(host, first)
+        await bring(host, first, "copy")
+        await export(host, second, mount_path="copy")
+        assert refs_of(second) == refs_of(first)
+        assert any(line.endswith("refs/mvcfs/alias-logs/gone") for line in refs_of(first))
+        git(second, "fsck", "--strict")
+        assert await commands["aliases"]({"mount_path": "copy"}) == {
+            **await commands["aliases"]({"mount_path": "m"}), "model": "copy",
+        }  # fmt: skip
+        for name in ("best", "gone"):
+            here = await commands["alias_log"]({"mount_path": "m", "name": name})
+            assert await commands["alias_log"]({"mount_path": "copy", "name": name}) == {**here, "model": "copy"}
+            assert len(here["moves"]) == 2
+        # Once more changes nothing: what is there has a log of its own.
+        await commands["alias_set"](
+            {"mount_path": "copy", "name": "best", "revision": "main@1", "message": "back"}
+        )
+        await bring(host, first, "copy", update=True)
+        assert len((await commands["alias_log"]({"mount_path": "copy", "name": "best"}))["moves"]) == 3
+        await bring(host, first, "renamed", renames=["best=better", "gone="])
+        renamed = await commands["aliases"]({"mount_path": "renamed"})
+        assert ([each["alias"] for each in renamed["aliases"]], renamed["removed"]) == (["better"], [])
+        assert await fsck(host) == []
