@@ -148,20 +148,25 @@ def _settle(edit: TreeEdit, conflict: PathConflict, label: str, like: TreeEdit) 
     path, theirs = conflict.path, conflict.theirs
     if conflict.choice == THEIRS:
         if conflict.theirs_path is not None:
-            edit.move(path, conflict.theirs_path, like=like)
+            edit.move(path, _free(edit, conflict.theirs_path, label), like=like)
         elif theirs is None:
             edit.remove(path)
         else:
             edit.put(path, theirs, like=like)
     elif conflict.choice == BOTH and theirs is not None:
         if conflict.theirs_path is not None:
-            path = conflict.theirs_path
+            path = _free(edit, conflict.theirs_path, label)
         elif conflict.ours is not None:
             path = beside(edit, path, label)
         edit.put(path, theirs, like=like)
     else:
         return False
     return True
+
+
+def _free(edit: TreeEdit, path: bytes, label: str) -> bytes:
+    """A path, or one beside it where there is something else."""
+    return beside(edit, path, label) if edit.has(path) else path
 
 
 def beside(edit: TreeEdit, path: bytes, label: str) -> bytes:

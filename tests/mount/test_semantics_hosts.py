@@ -45,7 +45,7 @@ def test_disjoint_changes_merge(mnt: Mount, main: Path, other: Mount) -> None:
 
 
 def test_same_path_conflicts(mnt: Mount, main: Path, other: Mount) -> None:
-    """When two mounts change the same path, one wins the branch; the other's commit goes to `<branch>-conflict-<host>`, which the log and `status` say, and nothing is lost."""
+    """When two mounts change the same path in ways that don't merge, one wins the branch; the other's commit goes to `<branch>-conflict-<host>`, which the log and `status` say, and nothing is lost."""
     (main / "f").write_text("ours")
     theirs = other.point / "m/main"
     with open(theirs / "f", "w") as file:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import trio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from mvcfs.errors import NotFound
 from tests.vfs.test_filesystem_model import ROOT, opened
@@ -30,8 +33,8 @@ async def rename(host: Host, source: bytes, target: bytes) -> None:
     await host.fs.rename(main, source, main, target, 0, ROOT)
 
 
-async def shown(host: Host) -> Shown:
-    """What the host shows of the branch."""
+async def shown(host: Host, branch: bytes = b"main") -> Shown:
+    """What the host shows of a branch."""
 
     async def look(ino: int) -> Shown:
         found: Shown = {}
@@ -40,7 +43,7 @@ async def shown(host: Host) -> Shown:
             found[name] = await look(child) if is_dir else await host.driver.read(child)
         return found
 
-    return await look(await host.driver.ino(()))
+    return await look(await host.driver.ino((), branch))
 
 
 async def changed(host: Host) -> bool:
@@ -276,3 +279,83 @@ async def test_a_name_used_again_is_not_renamed_with_the_earlier_one(tmp_path: P
         assert await shown(a) == await shown(b) == {
             b"end": {b"1": b"one"}, b"tmp": {b"2": b"two"}, b"other": b"b",
         }  # fmt: skip
+
+
+folders = st.sampled_from([b"d", b"e", b"f"])
+steps = st.lists(
+    st.tuples(
+        st.integers(0, 1), st.sampled_from(["put", "put", "open", "close", "rename", "commit", "automatic", "refresh"]), folders, folders
+    ),
+    min_size=4, max_size=30,
+)  # fmt: skip
+
+
+class Player:
+    """Two hosts that only make files and rename directories: whatever comes of it, all contents are there at the end."""
+
+    def __init__(self, hosts: tuple[Host, Host]) -> None:
+        self.hosts = hosts
+        self.open: list[list[int]] = [[], []]
+        self.written: set[bytes] = set()
+
+    async def step(self, number: int, who: int, what: str, folder: bytes, target: bytes) -> None:
+        host = self.hosts[who]
+        there = {name for name, _ in await host.driver.list(await host.driver.ino(()))}
+        if what in ("put", "open"):
+            if folder not in there:
+                await directory(host, folder)
+            data = b"%d of %d" % (number, who)
+            file, _ = await host.fs.create(await host.driver.ino((folder,)), b"%d" % number, 0o644, os.O_RDWR, ROOT)
+            await host.fs.write(file.fh, 0, data)
+            self.written.add(data)
+            self.open[who].append(file.fh)
+            if what == "put":
+                await host.fs.release(self.open[who].pop())
+        elif what == "close" and self.open[who]:
+            await host.fs.release(self.open[who].pop(0))
+        elif what == "rename" and folder in there and target not in there:
+            await rename(host, folder, target)
+        elif what in ("commit", "automatic", "refresh"):
+            await getattr(host, what)()
+
+    async def finish(self) -> None:
+        for _ in range(2):
+            for who, host in enumerate(self.hosts):
+                while self.open[who]:
+                    await host.fs.release(self.open[who].pop())
+                await host.commit()
+        for host in self.hosts:
+            await host.refresh()
+
+    async def found(self) -> set[bytes]:
+        """Contents of the branch and of the conflict branches."""
+        host = self.hosts[0]
+        contents: set[bytes] = set()
+        for branch in (await host.engine.model("m")).data.repository.refs.branches:
+            contents |= flat(await shown(host, branch.encode()))
+        return contents
+
+
+def flat(tree: Shown) -> set[bytes]:
+    found: set[bytes] = set()
+    for what in tree.values():
+        found |= {what} if isinstance(what, bytes) else flat(what)
+    return found
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(steps)
+def test_whatever_is_renamed_all_that_was_written_is_there(todo: list[tuple[int, str, bytes, bytes]]) -> None:
+    """Every file that was made is on the branch or on a conflict branch at the end, and both hosts show the same."""
+
+    async def play(folder: Path) -> None:
+        async with two_hosts(folder) as hosts:
+            player = Player(hosts)
+            for number, (who, what, name, target) in enumerate(todo):
+                await player.step(number, who, what, name, target)
+            await player.finish()
+            assert await player.found() == player.written
+            assert await shown(hosts[0]) == await shown(hosts[1])
+
+    with tempfile.TemporaryDirectory() as folder:
+        trio.run(play, Path(folder))

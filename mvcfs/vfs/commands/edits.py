@@ -102,11 +102,14 @@ class EditCommands:
         return outcome
 
     async def _commit_what_is_there(self, model: OpenModel, name: str) -> None:
-        """Makes a version of what the working tree of a branch has beside its tip, if that is anything."""
+        """Makes a version of what the working tree of a branch has beside its tip, if that is anything.
+
+        What a protected branch has waits in the overlay, as it does anyway.
+        """
         if self._engine.overlay is None:
             return
         branch = await model.branch(name)
-        if not branch.tree.root.changed:
+        if not branch.tree.root.changed or branch.tree.protected:
             return
         outcome = await branch.settler.commit_last()
         if outcome.conflict:
