@@ -144,6 +144,7 @@ class Published:
         unchanged: The tip held all this already; nothing was published.
         joined: After a conflict, the commit that brought everything else to the branch asked for, if there was any.
         lost: Of a `WorkRequest`: the paths that another host made, or took away, first.
+        number: Of a `WorkRequest`: the record from which on all this is so.
     """
 
     commit: str
@@ -156,6 +157,7 @@ class Published:
     unchanged: bool = False
     joined: str | None = None
     lost: frozenset[bytes] = frozenset()
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,14 +153,15 @@ class WorkPlan(CommitPlan):
         newest = tree_of(self._objects, branch.newest)
         behind = branch.work is not None and branch.work_base != branch.tip
         published = Published(
-            branch.newest or "", tree, branch.version, branch.name, tree != self._work.tree, unchanged=True, lost=lost
-        )
+            branch.newest or "", tree, branch.version, branch.name, tree != self._work.tree, unchanged=True, lost=lost,
+            number=state.number,
+        )  # fmt: skip
         if tree == newest and not behind:
             return None, published
         commit = self._write(tree, branch.newest, branch.tip if behind else None)
         refs = (WorkMove(branch.id, commit, branch.tip),)
         draft = await self._record(state, "work", refs, [commit], branch.id)
-        return draft, replace(published, commit=commit, unchanged=False)
+        return draft, replace(published, commit=commit, unchanged=False, number=state.number + 1)
 
     def _joined(self, branch: BranchState) -> tuple[str, frozenset[bytes]]:
         """The tree with all that others published, and what was lost to them."""

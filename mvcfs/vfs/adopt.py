@@ -174,7 +174,7 @@ class _Mover:
             return
         for name, below in planned.entries.items():
             entry = entries.get(name)
-            if below is not None and entry is not None:
+            if below is not None and entry is not None and not below.node.replaced:
                 self._keep_removed(node, name)
             if below is None:
                 # What others added to a directory that was removed here is still there, and shows.

@@ -17,11 +17,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 import trio
 
-from mvcfs.errors import AlreadyExists, MvcfsError, NotFound, NotSupported, Transient
+from mvcfs.errors import MvcfsError, NotSupported
 from mvcfs.types import Author
 from mvcfs.versions.publish import CommitRequest, Published
 from mvcfs.versions.work import CutRequest, WorkRequest
@@ -32,59 +32,11 @@ from mvcfs.vfs.ignore import IGNORE_FILE, LIVE_FILE
 from mvcfs.vfs.messages import Writer, author_of, describe_differences, trailers
 from mvcfs.vfs.node import Node
 from mvcfs.vfs.settle import Settler
+from mvcfs.vfs.shared_changes import Change
 
 log = logging.getLogger(__name__)
 
 _WORK_MESSAGE = "Work in progress"
-
-Place = tuple[Node, bytes]
-
-
-@dataclass(slots=True)
-class Change:
-    """What a call has changed here and waits to be seen elsewhere.
-
-    Attributes:
-        node: A file that is published as it stands, though it may be open.
-        made: A name that had to be new, with what it stands for.
-        taken: A name that was removed or moved away.
-        moved_to: Where it was moved.
-        hold_back: Where it is given: what it lets through is published, too.
-        destination: Whether it goes to the branch even if that is protected.
-        made_path: Where `made` is when it is published.
-        taken_path: Where `taken` was then.
-        outcome: What came of the publish.
-        error: Why it failed.
-    """
-
-    node: Node | None = None
-    made: tuple[Node, bytes, Node] | None = None
-    taken: Place | None = None
-    moved_to: Place | None = None
-    hold_back: Callable[[Node, bytes], bool] | None = None
-    destination: Destination = OWN_BRANCH
-    made_path: bytes | None = None
-    taken_path: bytes | None = None
-    outcome: CommitOutcome | None = None
-    error: MvcfsError | None = None
-
-    def check(self) -> CommitOutcome:
-        """What came of it.
-
-        Raises:
-            AlreadyExists: Another host made the name first.
-            NotFound: Another host took the name away first.
-            StorageError: It isn't published; it is still in the overlay.
-        """
-        if self.error is not None:
-            raise type(self.error)(str(self.error)) from self.error
-        if self.outcome is None:
-            raise Transient("the publish was given up")
-        if self.made_path is not None and self.made_path in self.outcome.lost:
-            raise AlreadyExists(f"another host made {self.made_path!r} first")
-        if self.taken_path is not None and self.taken_path in self.outcome.lost:
-            raise NotFound(f"another host took {self.taken_path!r} away first")
-        return self.outcome
 
 
 class Freshness:
@@ -143,6 +95,7 @@ class SharedCommitter(Committer):
 
     async def publish(self, change: Change) -> CommitOutcome:
         """See `Sharing.publish`."""
+        change.note_base()
         self._waiting.append(change)
         async with self._turn:
             if change.outcome is None and change.error is None:
@@ -197,6 +150,7 @@ class SharedCommitter(Committer):
             async with self.lock:
                 await self.tree.load(self.tree.root)
                 await settle_attempt(self.tree)
+                await self._load_places()
                 batch, self._waiting = self._waiting, []
                 outcome = await self._publish(batch)
         except MvcfsError as error:
@@ -226,7 +180,8 @@ class SharedCommitter(Committer):
             (change.destination for change in batch if change.destination.override_protection), OWN_BRANCH
         )
         for change in batch:
-            self._find_paths(change)
+            self.on_invalid(change.look(self.tree))
+            change.find_paths(self.tree)
         self._batch = batch
         plan = freeze(self.tree, hold_back=hold_back)
         try:
@@ -236,16 +191,19 @@ class SharedCommitter(Committer):
             plan.release()
             self._batch = []
 
-    def _find_paths(self, change: Change) -> None:
-        """Where a change's names are now; one that was overtaken by another change here has nothing to lose."""
-        if change.made is not None:
-            directory, name, node = change.made
-            if directory.delta.get(name) is node:
-                change.made_path = self.tree.join(directory, name)
-        if change.taken is not None:
-            directory, name = change.taken
-            if name in directory.delta and directory.delta[name] is None:
-                change.taken_path = self.tree.join(directory, name)
+    def _look_at_waiting(self) -> None:
+        """What waits for a publish may have lost its name now that the tree has moved."""
+        for change in self._waiting:
+            self.on_invalid(change.look(self.tree))
+
+    async def _load_places(self) -> None:
+        """Loads the names of the directories that waiting changes are in: some may have been moved to another base."""
+        while True:
+            unread = [place for change in self._waiting for place in change.places() if place.base is None]
+            if not unread:
+                return
+            for directory in unread:
+                await self.tree.load(directory)
 
     def _request(self, request: CommitRequest) -> CommitRequest:
         """See `Committer._request`: the same as a request of work."""
@@ -260,9 +218,15 @@ class SharedCommitter(Committer):
         return WorkRequest(**values, made=made, moved=moved)
 
     async def _settle(self, plan: Plan, published: Published, own_tree: str) -> CommitOutcome:
-        """See `Committer._settle`."""
+        """See `Committer._settle`. Others may have published since, and the tree may have followed them: it never goes back."""
+        repository = self.tree.model.repository
         async with self.moving:
+            state = repository.refs.branch_by_id(self.tree.branch_id)
+            if state is not None and state.newest is not None and repository.refs.number >= published.number:
+                root_tree = (await repository.commit_info(state.newest)).tree
+                published = replace(published, commit=state.newest, tree=root_tree)
             outcome = await super(SharedCommitter, self)._settle(plan, published, own_tree)
+            self._look_at_waiting()
         self._moved(own_tree, published.tree)
         return outcome
 
@@ -285,6 +249,7 @@ class SharedCommitter(Committer):
             before = tree.root.base_tree
             root_tree = None if state.newest is None else (await repository.commit_info(state.newest)).tree
             adopted = await adopt(tree, state.newest, root_tree, None)
+            self._look_at_waiting()
         self.on_invalid(adopted.invalid)
         self._moved(before, root_tree)
 

@@ -16,7 +16,7 @@ from mvcfs.types import Caller
 from mvcfs.vfs.attr import Attr, Opened, SetAttr
 from mvcfs.vfs.filesystem import FileSystem
 from mvcfs.vfs.node import Node
-from mvcfs.vfs.shared import Change
+from mvcfs.vfs.shared_changes import Change
 
 if TYPE_CHECKING:
     from mvcfs.vfs.inode import Inode

@@ -29,7 +29,7 @@ from mvcfs.vfs.overlay import BranchRow, Overlay
 if TYPE_CHECKING:
     from mvcfs.vfs.data import NodeData
     from mvcfs.vfs.namespace import Namespace
-    from mvcfs.vfs.shared import Change
+    from mvcfs.vfs.shared_changes import Change
     from mvcfs.vfs.sources import ModelData
 
 log = logging.getLogger(__name__)
