@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
 
 from mvcfs.cli.alias_moves import show_moves
 from mvcfs.cli.dispatch import call
+from mvcfs.cli.graph import draw_graph
 from mvcfs.cli.options import CommonOptions, OutputOptions, StoreOptions, TargetOptions
 from mvcfs.cli.output import print_json, print_line, print_table
 from mvcfs.cli.place import locate
@@ -25,6 +26,7 @@ Examples:
   mvcfs log /models/llama/main
   mvcfs log -n 5 --stat /models/llama/main
   mvcfs log /models/llama/main/checkpoint-500/model.safetensors
+  mvcfs log --graph -n 30 /models/llama/main
   mvcfs log --since 2026-11-01 --author ann /models/llama/main
   mvcfs log --alias champion /models/llama
   mvcfs log --store hdfs://namenode:8020/models llama/main
@@ -48,6 +50,9 @@ def log(
     author: Annotated[
         str | None, typer.Option("--author", metavar="TEXT", help="Only where NAME <EMAIL> has TEXT, in any case.")
     ] = None,
+    graph: Annotated[
+        bool, typer.Option("--graph", help="Draw the lines of descent, with the versions that were merged in.")
+    ] = False,
     stat: Annotated[bool, typer.Option("--stat", help="Show what each version added and stored.")] = False,
 ) -> None:
     """Prints the versions that `path` names."""
@@ -56,7 +61,7 @@ def log(
         show_moves(place, alias, limit, stores, output)
         return
     args: dict[str, Any] = {**place.target(), "limit": limit}
-    chosen = {"since": since, "until": until, "author": author, "stat": stat}
+    chosen = {"since": since, "until": until, "author": author, "stat": stat, "graph": graph}
     result = call(place, "log", args | {key: value for key, value in chosen.items() if value}, stores)
     if output.json:
         print_json(result)
@@ -65,8 +70,21 @@ def log(
     if not versions:
         print_line("no such versions" if since or until or author else "no versions yet")
         return
+    if graph:
+        _print_graph(versions, stat)
+        return
     columns = ["version", "commit", "time (UTC)", "author", *(["changes", "added", "stored"] if stat else []), "message"]
     print_table(columns, [_row(version, stat) for version in versions])
+
+
+def _print_graph(versions: Sequence[Mapping[str, Any]], stat: bool) -> None:
+    for drawing, number in draw_graph([(version["commit"], version["parents"]) for version in versions]):
+        if number is None:
+            print_line(drawing)
+            continue
+        version, row = versions[number], _row(versions[number], stat)
+        tips = f" [{', '.join(version['branches'])}]" if version["branches"] else ""
+        print_line(f"{drawing}  {'  '.join(cell for cell in row if cell)}{tips}")
 
 
 def _row(version: Mapping[str, Any], stat: bool) -> list[str]:

@@ -38,7 +38,7 @@ from mvcfs.versions.synced import SyncedModel
 from mvcfs.versions.tree_builder import build_tree
 from mvcfs.versions.tree_reader import TreeReader, root_attributes
 from mvcfs.versions.upkeep import Upkeep
-from mvcfs.versions.version_walk import VersionWalk, Wanted
+from mvcfs.versions.version_walk import LookingBack
 from mvcfs.versions.walks import large_contents, memory_closure
 from mvcfs.versions.work import WorkPlan, WorkRequest
 from mvcfs.versions.work_editing import WorkEditing
@@ -69,6 +69,7 @@ class ModelRepository(RefEditing):
         self._trees = TreeReader(self._objects)
         self._resolver = Resolver(self._objects, self._history)
         self.comparing = Comparing(self._objects, self._read_in_thread)
+        self.looking_back = LookingBack(self._objects, self._read_in_thread, self.comparing)
         self.work = WorkEditing(model, publisher, self._limiter, self._publish_plan, self._read_in_thread)
 
     @classmethod
@@ -225,10 +226,6 @@ class ModelRepository(RefEditing):
     async def history(self, branch: str, *, limit: int | None = None) -> list[VersionInfo]:
         """A branch's versions, newest first. NotFound."""
         return await self._history.versions(self.refs.branch(branch), limit)
-
-    def walk_versions(self, start: str | None, version: int | None, wanted: Wanted) -> VersionWalk:
-        """A walk back over versions from a commit, which is this version of its branch; see `version_walk`."""
-        return VersionWalk(self._objects, self._read_in_thread, self.comparing, start, version, wanted)
 
     async def version_marks(self, branch: str) -> list[tuple[int, str, int]]:
         """Number, commit and time (seconds since 1970) of a branch's versions, oldest first; for listings. NotFound."""

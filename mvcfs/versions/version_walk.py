@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from mvcfs.errors import CorruptData, NotFound
 from mvcfs.versions.comparing import Changes, Comparing, ReadInThread
 from mvcfs.versions.git_format import RawCommit
+from mvcfs.versions.graph_walk import newest_commits
 from mvcfs.versions.history import CommitInfo
 from mvcfs.versions.objects import GitObjects
 from mvcfs.versions.path_trail import Trail, same_end, trail_to
@@ -92,6 +93,24 @@ class _Step:
     next: _Position
     appeared: tuple[str, str] | None = None
     is_last: bool = False
+
+
+class LookingBack:
+    """Looks back over the versions of one model."""
+
+    def __init__(self, objects: GitObjects, read: ReadInThread, comparing: Comparing) -> None:
+        self._objects = objects
+        self._read = read
+        self._comparing = comparing
+
+    def walk(self, start: str | None, version: int | None, wanted: Wanted) -> VersionWalk:
+        """A walk back from a commit, which is this version of its branch; arguments as of `VersionWalk`."""
+        return VersionWalk(self._objects, self._read, self._comparing, start, version, wanted)
+
+    async def newest_commits(self, start: str, count: int) -> list[CommitInfo]:
+        """The newest commits that a commit leads to by all parents, as they are drawn; see `graph_walk`. CorruptData."""
+        found = await self._read(functools.partial(newest_commits, self._objects, start, count))
+        return [CommitInfo.of(oid, raw) for oid, raw in found.items()]
 
 
 class VersionWalk:

@@ -42,7 +42,7 @@ async def publish(repository: ModelRepository, node: dict, author: str = "Ada", 
 
 async def walked(repository: ModelRepository, wanted: Wanted, count: int = 1000, branch: str = "main") -> list[Found]:
     state = repository.refs.branch(branch)
-    return await repository.walk_versions(state.tip, state.version, wanted).take(count)
+    return await repository.looking_back.walk(state.tip, state.version, wanted).take(count)
 
 
 def at(node: dict, path: bytes) -> object:

@@ -34,14 +34,19 @@ class HistoryCommands:
         Args:
             args: A target: a branch or a revision, and maybe a path in it, then only versions in which that changed, under
                 the names that it had; `limit`, `since`, `until`, `author` say which, `stat` adds what each changed.
+                `graph`: what was merged in as well, as it is drawn.
         """
         target = await parse_target(self._engine, args)
         model = target.require_model()
-        found = await self._found(model, target, args)
+        found = await (self._graph if args.get("graph") else self._found)(model, target, args)
         tags = await tags_by_commit(model)
+        tips: dict[str | None, list[str]] = {}
+        for state in model.data.repository.refs.branches.values():
+            tips.setdefault(state.tip, []).append(state.name)
         rows = []
         for each in found:
             row = version_row(each.info, each.version, tags.get(each.info.oid, []))
+            row["branches"] = tips.get(each.info.oid, [])
             if target.path:
                 row |= path_fields(each)
             if args.get("stat"):
@@ -71,10 +76,28 @@ class HistoryCommands:
         start, version = await self._start(model, target)
         wanted = Wanted(target.path, str(args.get("author") or ""), _time(args.get("since")), _time(args.get("until")))
         limit = int(args.get("limit") or _DEFAULT_LOG_LIMIT)
-        found = await repository.walk_versions(start, version, wanted).take(limit)
+        found = await repository.looking_back.walk(start, version, wanted).take(limit)
         if target.path and not found and wanted == Wanted(target.path):
             raise NotFound(f"no version of {_shown(model, target)} has {os.fsdecode(target.path)}")
         return found
+
+    async def _graph(self, model: OpenModel, target: Target, args: Json) -> Sequence[Found]:
+        """The newest versions and what was merged into them, in the order in which they are drawn."""
+        if target.path or args.get("since") or args.get("until") or args.get("author"):
+            raise InvalidArgument("a graph shows whole histories: no path, no --since, --until and --author")
+        start, version = await self._start(model, target)
+        if start is None:
+            return []
+        commits = await model.data.repository.looking_back.newest_commits(
+            start, int(args.get("limit") or _DEFAULT_LOG_LIMIT)
+        )
+        numbers: dict[str, int] = {}
+        on_line: str | None = start
+        by_id = {info.oid: info for info in commits}
+        while version and on_line in by_id:
+            numbers[on_line] = version
+            version, on_line = version - 1, next(iter(by_id[on_line].parents), None)
+        return [Found(numbers.get(info.oid), info) for info in commits]
 
     async def _start(self, model: OpenModel, target: Target) -> tuple[str | None, int | None]:
         """The commit that a target names, and which version of its branch it is."""

@@ -68,7 +68,7 @@ class ShowCommands:
             found["target"] = os.fsdecode(await model.data.source(entry.content).read(0, entry.content.size_bytes))
         if entry.tree is not None:
             found["entries"] = len(await repository.list_tree(entry.tree))
-        last = await repository.walk_versions(commit, version, Wanted(target.path)).take(1)
+        last = await repository.looking_back.walk(commit, version, Wanted(target.path)).take(1)
         found["last_change"] = None
         if last:
             found["last_change"] = {**version_row(last[0].info, last[0].version, []), **path_fields(last[0])}
