@@ -76,6 +76,9 @@ def _show(result: Mapping[str, Any]) -> None:
     where = result.get("mountpoint")
     head = f"{result.get('store')} on {where}" if where else str(result.get("store"))
     print_line(f"{head}: {result.get('state') or 'ok'}", style="bold")
+    shows = _shows(result.get("shows") or {})
+    if shows:
+        print_line(shows)
     if result.get("store_error"):
         print_line(f"error{_since(result.get('store_error_since_s'))}: {result['store_error']}")
     staging = result.get("staging") or {}
@@ -93,6 +96,15 @@ def _show(result: Mapping[str, Any]) -> None:
     if not models:
         return
     print_table(("branch", "version", "changed", "open", "ignored", "oldest change", ""), [_row(m) for m in models])
+
+
+def _shows(shows: Mapping[str, Any]) -> str:
+    """What the mount shows, where that isn't the whole store to be written: `shows llama v1.0 (3f2a91c…), read-only`."""
+    part = " ".join(filter(None, (shows.get("model"), shows.get("branch") or shows.get("revision"))))
+    if shows.get("revision"):
+        part += f" ({str(shows['commit'])[:10]}), for good"
+    words = [f"shows {part}"] if part else []
+    return ", ".join([*words, "read-only"] if shows.get("read_only") else words)
 
 
 def _since(when_s: float | None) -> str:

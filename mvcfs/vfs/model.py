@@ -128,6 +128,7 @@ class OpenModel:
         tree = WorkingTree(
             self.data, overlay, staging, settler, branch_id=state.id, branch_name=state.name,
             base_commit=base, base_tree=root_tree, timeout_s=services.config.entry_timeout_s,
+            read_only=services.config.read_only,
         )  # fmt: skip
         if root_tree is not None:
             attributes = await self.data.repository.root_attributes(root_tree)

@@ -82,6 +82,7 @@ class WorkingTree:
         base_commit: str | None,
         base_tree: str | None,
         timeout_s: float,
+        read_only: bool = False,
     ) -> None:
         """Makes the working tree of a branch at a commit; `mvcfs.vfs.replay` puts the overlay's changes back.
 
@@ -95,6 +96,7 @@ class WorkingTree:
             base_commit: Commit that clean nodes come from; None for a branch without one.
             base_tree: That commit's tree.
             timeout_s: How long the kernel may keep names and attributes.
+            read_only: Whether it takes no changes.
         """
         from mvcfs.vfs.data import NodeData
         from mvcfs.vfs.namespace import Namespace
@@ -109,6 +111,7 @@ class WorkingTree:
         self.merge_base: str | None = None
         self.collision: str | None = None
         self.timeout_s = timeout_s
+        self.read_only = read_only
         self.rules = IgnoreRules.defaults()
         self.sharing: Sharing | None = None
         self.links: dict[str, Node] = {}
@@ -323,7 +326,9 @@ class WorkingTree:
         self.save(directory)
 
     def check_unprotected(self) -> None:
-        """Refuses changes of a protected branch."""
+        """Refuses changes of a protected branch, and all on a read-only mount, whatever the kernel let through."""
+        if self.read_only:
+            raise ReadOnly(f"{self.model.name}/{self.branch_name} is mounted read-only here")
         if self.protected:
             raise ReadOnly(f"the branch {self.model.name}/{self.branch_name} is protected: only merges change it")
 

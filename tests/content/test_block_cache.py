@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from pathlib import Path
@@ -249,3 +250,36 @@ async def test_off_or_too_small_holds_nothing(tmp_path: Path, directory: bool, l
     await cache.put(hash, data)
     assert await cache.get(hash, len(data)) is None
     assert not sizes(tmp_path)
+
+
+async def test_two_caches_in_one_folder_keep_the_bound_and_never_lie(tmp_path: Path) -> None:
+    """As two mounts have them: each counts what the other puts when it scans."""
+    limit = 100_000
+    caches = [BlockCache(tmp_path, limit, 0) for _ in "ab"]
+    chunks = [chunk(n, 2000 + n) for n in range(200)]
+    most = 0
+
+    def used() -> int:
+        total = 0
+        for path in tmp_path.glob("??/[0-9a-f]*"):
+            with contextlib.suppress(FileNotFoundError):  # the other cache may just have removed it
+                total += path.stat().st_size
+        return total
+
+    async def use(cache: BlockCache, order: list[int]) -> None:
+        nonlocal most
+        for n in order:
+            hash, data = chunks[n]
+            found = await cache.get(hash, len(data))
+            assert found is None or found == data
+            if found is None:
+                await cache.put(hash, data)
+            most = max(most, used())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(use, caches[0], list(range(200)))
+        nursery.start_soon(use, caches[1], list(range(199, -1, -1)))
+    assert limit // 2 < most <= limit + 2 * limit // 8 + 2 * 2200
+    for cache in caches:
+        await cache.trim()
+    assert sum(sizes(tmp_path)) <= limit
