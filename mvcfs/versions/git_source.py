@@ -9,6 +9,7 @@ Threading: trio thread; Git runs in processes, and objects are read in threads.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -52,8 +53,8 @@ class GitSource:
             NotSupported: There is no Git here, or the repository is of a kind that can't be a model.
             GitFailed: Git refuses to read it.
         """
-        # Git itself would go on looking in the folders above.
-        if not (directory / ".git").exists() and not (directory / "objects").is_dir():
+        # Git itself would go on looking in the folders above. (In a thread: the folder may be in a mount of this process.)
+        if not await trio.to_thread.run_sync(_is_repository, directory):
             raise NotFound(f"{directory} is no Git repository")
         try:
             told = await run_git(
@@ -78,6 +79,10 @@ class GitSource:
     def lfs_path(self, content: LargeContent) -> Path:
         """Where the data of a large file is, if it is there."""
         return self.lfs_objects / content.oid[:2] / content.oid[2:4] / content.oid
+
+
+def _is_repository(directory: Path) -> bool:
+    return (directory / ".git").exists() or (directory / "objects").is_dir()
 
 
 async def _lfs_objects(git_dir: Path) -> Path:
@@ -116,25 +121,29 @@ class Stage:
         """
         self._tips = tuple(dict.fromkeys(refs.values()))
         folder = self._folder
-        for part in ("objects/pack", "refs"):
+        for part in ("objects/pack", "objects/info", "refs"):
             (folder / part).mkdir(parents=True)
         (folder / "config").write_text("[core]\n\trepositoryformatversion = 0\n\tbare = true\n")
         head = next((name for name in refs if name.startswith("refs/heads/")), "refs/heads/main")
         (folder / "HEAD").write_text(f"ref: {head}\n", encoding="utf-8")
         lines = sorted(f"{oid} {name}\n" for name, oid in refs.items())
         (folder / "packed-refs").write_text("".join(lines), encoding="utf-8")
-        await self._pack(source.directory, folder / "objects" / "pack", "\n".join(self._tips), "--revs")
+        # Git works here and only reads objects there: it would write its temporary files there otherwise.
+        alternates = folder / "objects" / "info" / "alternates"
+        alternates.write_bytes(os.fsencode(source.directory / "objects") + b"\n")
+        try:
+            await self._pack(folder / "objects" / "pack", "\n".join(self._tips), "--revs")
+        except GitFailed as error:
+            raise CorruptData(f"{source.directory}: {error}") from error
+        alternates.unlink()
         self.objects = GitObjects(folder)
 
-    async def _pack(self, repository: Path, target: Path, stdin: str, *words: str) -> None:
+    async def _pack(self, target: Path, stdin: str, *words: str) -> None:
         limit = f"--max-pack-size={self._pack_bytes}"
-        try:
-            await run_git(
-                repository, "pack-objects", "-q", *words, "--delta-base-offset", "--non-empty", limit, str(target / "pack"),
-                stdin=stdin.encode() + b"\n",
-            )  # fmt: skip
-        except GitFailed as error:
-            raise CorruptData(f"{repository}: {error}") from error
+        await run_git(
+            self._folder, "pack-objects", "-q", *words, "--delta-base-offset", "--non-empty", limit, str(target / "pack"),
+            stdin=stdin.encode() + b"\n",
+        )  # fmt: skip
 
     async def check(self, *, rules: bool) -> None:
         """Reads and hashes all objects and follows their links.
@@ -211,7 +220,7 @@ class Stage:
         if 0 < len(lacking) < count:
             folder = self._folder / "new"
             folder.mkdir()
-            await self._pack(self._folder, folder, "\n".join(sorted(lacking)))
+            await self._pack(folder, "\n".join(sorted(lacking)))
         return sorted(folder.glob("*.pack")) if lacking else []
 
     async def remove(self) -> None:

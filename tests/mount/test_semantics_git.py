@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.tools import git
-from tests.mount.harness import Mount, mvcfs
+from tests.mount.harness import Mount, mvcfs, run
 from tests.vfs.git_sources import lfs_repository, objects_of, refs_of
 from tests.vfs.test_git_export import lfs_settings
 
@@ -61,6 +61,12 @@ def test_a_git_lfs_repository_there_and_back(store: str, mounts: Callable[..., M
     assert (refused.returncode, "outside of it" in refused.stderr) == (2, True)
     taken = mvcfs("git-import", source, mnt.point / "gpt", check=False)
     assert (taken.returncode, "--update" in taken.stderr) == (9, True)
+    # A repository that lies in the mount itself.
+    copied = main / "copy"
+    run("cp", "-r", source, copied)
+    mvcfs("git-import", copied, mnt.point / "inner")
+    assert (mnt.point / "inner/main/w/model.bin").read_bytes() == (source / "w/model.bin").read_bytes()
+    run("rm", "-rf", copied)
     mnt.umount()
     for options, code, text in ((("--read-only",), 8, "read-only"), (("--model", "gpt"), 8, "one model")):
         part = mounts(store).start(*options)

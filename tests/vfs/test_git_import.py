@@ -104,7 +104,9 @@ async def test_git_lfs_there_and_back(tmp_path: Path) -> None:
     model_bin, small_bin = (source / "w/model.bin").read_bytes(), (source / "small.bin").read_bytes()
     git(source, "tag", "-a", "v1", "-m", "One")
     async with empty_store(tmp_path) as host:
+        before = files_of(source)
         result = await bring(host, source)
+        assert files_of(source) == before
         assert (result["lfs_files"], result["new_lfs_files"], result["missing_lfs"]) == (3, 3, [])
         assert [(each["branch"], each["version"]) for each in result["branches"]] == [("main", 2)]
         assert await read(host, b"w", b"model.bin") == model_bin

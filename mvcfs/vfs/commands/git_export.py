@@ -7,7 +7,6 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -93,7 +92,7 @@ class _LfsFolder:
         missing: list[LargeContent] = []
         needed = await trio.to_thread.run_sync(self._absent, every, limiter=self._limiter)
         total = sum(one.size_bytes for one in needed)
-        self._check_room(total)
+        await trio.to_thread.run_sync(self._check_room, total, limiter=self._limiter)
         progress = command_progress()
         progress.start("copying large files", total=len(needed), total_bytes=total)
         for one in needed:
@@ -153,9 +152,8 @@ class _LfsFolder:
                 raise CorruptData(f"large file {one.oid} has the SHA-256 {digest.hexdigest()} in the store")
             await run(_finish, file, temporary, self._path(one))
         finally:
-            file.close()
-            with suppress(FileNotFoundError):
-                temporary.unlink()
+            with trio.CancelScope(shield=True):
+                await run(_discard, file, temporary)
 
 
 def _create(path: Path) -> IO[bytes]:
@@ -166,6 +164,12 @@ def _create(path: Path) -> IO[bytes]:
 def _take(file: IO[bytes], digest: hashlib._Hash, data: bytes | memoryview) -> None:
     digest.update(data)
     file.write(data)
+
+
+def _discard(file: IO[bytes], temporary: Path) -> None:
+    """Removes what was written unless it is in place."""
+    with file:
+        temporary.unlink(missing_ok=True)
 
 
 def _finish(file: IO[bytes], temporary: Path, path: Path) -> None:

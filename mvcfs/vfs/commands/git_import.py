@@ -217,7 +217,7 @@ class _Import:
         try:
             stored = await upload.add(file, lambda count: progress.add(size_bytes=count))
         finally:
-            file.close()
+            await file.aclose()
         progress.add(things=1)
         if stored != content:
             if not self._allow_missing:
@@ -249,7 +249,10 @@ class _Dropped(MvcfsError):
 
 
 class _LocalFile:
-    """A file of this host as the source of an upload."""
+    """A file of this host as the source of an upload.
+
+    Every call is in a thread, closing too: it may be in a mount that this very process serves.
+    """
 
     def __init__(self, fd: int, size_bytes: int) -> None:
         self._fd = fd
@@ -259,8 +262,9 @@ class _LocalFile:
         """The bytes [offset, offset+length)."""
         return await trio.to_thread.run_sync(os.pread, self._fd, length, offset)
 
-    def close(self) -> None:
-        os.close(self._fd)
+    async def aclose(self) -> None:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(os.close, self._fd)
 
 
 def _open(path: Path) -> int:
