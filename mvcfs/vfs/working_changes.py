@@ -13,9 +13,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+import trio
+
 from mvcfs.errors import NotADirectory, NotFound
 from mvcfs.types import BlobContent, Content, LargeContent, TreeEntry
-from mvcfs.versions.comparing import Changes, Collected
+from mvcfs.versions.comparing import MAX_LISTED, Changes, Collected
 from mvcfs.versions.git_format import object_id
 from mvcfs.versions.tree_changes import PathChange
 from mvcfs.versions.tree_reader import EMPTY_TREE_OID
@@ -135,6 +137,8 @@ class _Walk:
 
     async def take(self, path: bytes, before: TreeEntry | None, node: Node | None) -> None:
         """What became of an entry; a changed directory is left for later."""
+        # A directory may have very many new files, and other requests wait for this thread.
+        await trio.lowlevel.checkpoint()
         if node is None or not node.is_directory:
             await self._add(path, before, None if node is None else await self._file(path, node, before))
             return
@@ -165,8 +169,13 @@ class _Walk:
                 if before is not None and before.content == node.content:
                     self._result.kept_bytes[path] = kept
                 return LargeContent("", size)
-        data = node.target if staged is None else await self._tree.data.read_small(node)
-        assert data is not None
+            if before is None and self._collected.size >= MAX_LISTED:
+                return LargeContent("", size)
+        try:
+            data = node.target if node.target is not None else await self._tree.data.read_small(node)
+        except NotFound:
+            # It was removed since its directory was looked at.
+            return LargeContent("", 0)
         oid = object_id("blob", data)
         self._texts_left -= len(data)
         self._result.texts[oid] = data if self._texts_left >= 0 else None
