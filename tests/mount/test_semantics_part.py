@@ -166,7 +166,7 @@ def test_a_pinned_mount_never_changes(mnt: Mount, main: Path, mounts: Mounts) ->
     mnt.commit()
     model = mnt.point / "m"
     mvcfs("tag", model, "v1", "main@1")
-    mvcfs("alias", model, "champion", "main@1")
+    mvcfs("alias", model, "champion", "main@1", "-m", "best so far")
     pinned = [
         mounts(mnt.store, "--model", "m", "--revision", revision, name=f"one{number}").start()
         for number, revision in enumerate(("v1", "champion", "main@1"))
@@ -181,7 +181,7 @@ def test_a_pinned_mount_never_changes(mnt: Mount, main: Path, mounts: Mounts) ->
     mnt.commit()
     mvcfs("tag", model, "v1", "--delete")
     mvcfs("tag", model, "v1", "main@2")
-    mvcfs("alias", model, "champion", "main@2")
+    mvcfs("alias", model, "champion", "main@2", "-m", "best so far")
     mvcfs("branch", model, "other", "--from", "main@2")
     mvcfs("branch", model, "main", "--delete")
     os.rename(model, mnt.point / "n")
