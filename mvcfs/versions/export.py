@@ -29,6 +29,7 @@ from mvcfs.errors import AlreadyExists, Busy, Conflict, CorruptData, NotEmpty, N
 from mvcfs.types import LargeContent
 from mvcfs.versions.log_state import LogState
 from mvcfs.versions.objects import GitObjects
+from mvcfs.versions.pack_index import read_ids
 from mvcfs.versions.refs import Refs
 from mvcfs.versions.synced import SyncedModel
 from mvcfs.versions.walks import large_contents, reachable
@@ -334,13 +335,11 @@ def _commits(objects: GitObjects, tips: Iterable[str]) -> set[str]:
 
 
 def _packed_oids(pack_dir: Path) -> set[bytes]:
-    """Ids of all objects in the packs of a folder, by their indexes (version 2, as Git and libgit2 write them)."""
+    """Ids of all objects in the packs of a folder, by their indexes. CorruptData."""
     found: set[bytes] = set()
     for path in pack_dir.glob("*.idx"):
-        data = path.read_bytes()
-        if data[:8] == b"\xfftOc\0\0\0\x02":
-            count, start = int.from_bytes(data[1028:1032], "big"), 1032
-            found.update(data[at : at + 20] for at in range(start, start + 20 * count, 20))
+        ids = read_ids(path).tobytes()
+        found.update(ids[at : at + 20] for at in range(0, len(ids), 20))
     return found
 
 

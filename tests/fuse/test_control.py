@@ -23,6 +23,7 @@ from mvcfs.fuse.control_client import call
 from mvcfs.fuse.mounts import Mount
 from mvcfs.fuse.runtime import default_runtime_dir, find_socket, make_runtime_dir, socket_path
 from mvcfs.fuse.wire import REQUEST_LIMIT_BYTES, decode_error, encode_error
+from mvcfs.vfs.command_progress import command_progress
 from tests.fuse.conftest import REPOSITORY
 from tests.fuse.fake_filesystem import FakeMount
 
@@ -110,6 +111,39 @@ async def test_progress_is_reported_while_a_command_runs(path: Path, monkeypatch
         args = {"s": 1.0, "touch": str(path.parent / "done")}
         assert await ask(path, "slow", args, on_progress=seen.append) == {"slept": 1.0}
     assert {"uploaded_bytes": 7} in seen
+
+
+async def test_a_command_tells_its_own_progress(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two commands at once: each client is told of its own."""
+    monkeypatch.setattr(control, "PROGRESS_INTERVAL_S", 0.02)
+    heard: dict[str, list[Any]] = {"a": [], "b": []}
+    told = {name: trio.Event() for name in heard}
+
+    async def work(args: dict[str, Any]) -> dict[str, Any]:
+        progress = command_progress()
+        progress.start(args["name"], total=3, total_bytes=10)
+        progress.add(things=1, size_bytes=4)
+        await told[args["name"]].wait()
+        return {}
+
+    server = ControlServer(path, {"work": work}, lambda: {"step": "other"})
+
+    async def client(name: str) -> None:
+        def hear(report: Any) -> None:
+            heard[name].append(report)
+            trio.from_thread.run_sync(told[name].set)
+
+        await ask(path, "work", {"name": name}, on_progress=hear)
+
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(server.serve)
+            async with trio.open_nursery() as clients:
+                for name in heard:
+                    clients.start_soon(client, name)
+            nursery.cancel_scope.cancel()
+    for name, reports in heard.items():
+        assert reports[0] == {"step": name, "done": 1, "total": 3, "done_bytes": 4, "total_bytes": 10}
 
 
 async def test_a_client_that_goes_away_cancels_nothing(path: Path) -> None:
