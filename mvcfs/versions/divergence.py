@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mvcfs.versions.objects import GitObjects
 
 MAX_WALKED = 10_000
-"""So many commits are looked at for one comparison: a tenth of a second. Beyond, the counts are lower bounds."""
+"""So many commits are looked at for one comparison: about a second on a busy machine. Beyond, the counts are lower bounds."""
 
 _LEFT, _RIGHT, _BOTH = 1, 2, 3
 _NEVER_S = 1 << 63

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.mount.harness import Mount, mvcfs, wait_until
+from tests.mount.harness import Mount, command, wait_until
 
 
 @pytest.fixture
@@ -20,9 +20,14 @@ def other(store: str, mnt: Mount, mounts: Callable[..., Mount]) -> Mount:
     return mounts(store, name="other").start()
 
 
+def commit(mount: Mount) -> None:
+    """Makes a version of main."""
+    command("commit", mount.point / "m/main", "-m", "by hand")
+
+
 def listed(mount: Mount, name: str = "main") -> dict[str, Any]:
     """What `mvcfs branch` says of a branch."""
-    rows = json.loads(mvcfs("branch", mount.point / "m", "--json").stdout)["branches"]
+    rows = json.loads(command("branch", mount.point / "m", "--json").stdout)["branches"]
     return next(row for row in rows if row["branch"] == name)
 
 
@@ -64,34 +69,34 @@ def test_names_of_refs_show_at_once(mnt: Mount, main: Path, store: str, mounts: 
     """What a command makes, renames, moves or deletes (a branch, a tag, an alias) is there or gone at once on its mount, whatever the kernel keeps."""
     model = mounts(store, "--refresh", "1h", name="slow").start().point / "m"
     (main / "f").write_text("1")
-    mnt.commit()
+    commit(mnt)
     for name in ("exp", "rel/1"):
-        mvcfs("branch", model, name, "--from", "main@1")
+        command("branch", model, name, "--from", "main@1")
         assert (model / name / "f").read_text() == "1"
         assert name.split("/")[0] in os.listdir(model)
     assert not (model / "try").exists()
-    mvcfs("branch", model, "exp", "-m", "try")
+    command("branch", model, "exp", "-m", "try")
     assert sorted(os.listdir(model)) == ["main", "rel", "try"]
     assert (model / "try/f").read_text() == "1"
     assert not (model / "exp").exists()
-    mvcfs("branch", model, "try", "--delete")
-    mvcfs("branch", model, "rel/1", "--delete")
+    command("branch", model, "try", "--delete")
+    command("branch", model, "rel/1", "--delete")
     assert os.listdir(model) == ["main"]
     assert not (model / "try").exists()
     assert not (model / "rel").exists()
-    mvcfs("branch", model, "try", "--undelete")
+    command("branch", model, "try", "--undelete")
     assert (model / "try/f").read_text() == "1"
-    mvcfs("tag", model, "v1", "main@1")
+    command("tag", model, "v1", "main@1")
     assert (model / "v1/f").read_text() == "1"
-    mvcfs("tag", model, "v1", "--delete")
+    command("tag", model, "v1", "--delete")
     assert not (model / "v1").exists()
     (main / "f").write_text("2")
-    mnt.commit()
+    commit(mnt)
     for version in ("1", "2", "1"):
-        mvcfs("alias", model, "team/best", f"main@{version}", "-m", "why", timeout=20)
+        command("alias", model, "team/best", f"main@{version}", "-m", "why")
         for place in (model / "team/best", model / ".history/aliases/team/best"):
             assert (place / "f").read_text() == version
-    mvcfs("alias", model, "team/best", "--delete")
+    command("alias", model, "team/best", "--delete")
     assert not (model / "team").exists()
     assert os.listdir(model / ".history/aliases") == []
 
@@ -101,16 +106,16 @@ def test_protected_branch_is_read_only(mnt: Mount, main: Path, other: Mount) -> 
     (main / "d").mkdir()
     for name in ("f", "k"):
         (main / name).write_text("1")
-    mnt.commit()
-    mvcfs("branch", mnt.point / "m", "exp", "--from", "main")
+    commit(mnt)
+    command("branch", mnt.point / "m", "exp", "--from", "main")
     far = other.point / "m/main"
     wait_until("the other mount has exp", lambda: (other.point / "m/exp/f").exists())
     handles = [os.open(branch / "f", os.O_RDWR) for branch in (main, far)]
-    mvcfs("branch", mnt.point / "m", "main", "--protect")
-    assert refused(lambda: os.write(handles[0], b"2"))
+    command("branch", mnt.point / "m", "main", "--protect")
+    assert refused(lambda: os.pwrite(handles[0], b"2", 0))
     for what, call in changes(main).items():
         assert refused(call), what
-    wait_until("the other mount refuses", lambda: refused(lambda: os.write(handles[1], b"1")))
+    wait_until("the other mount refuses", lambda: refused(lambda: os.pwrite(handles[1], b"1", 0)))
     for what, call in changes(far).items():
         assert refused(call), what
     for handle, branch in zip(handles, (main, far), strict=True):
@@ -118,31 +123,31 @@ def test_protected_branch_is_read_only(mnt: Mount, main: Path, other: Mount) -> 
         os.close(handle)
         assert (branch / "f").read_text() == "1"
     assert listed(mnt)["protected"]
-    result = mvcfs("branch", mnt.point / "m", "main", "--delete", check=False)
+    result = command("branch", mnt.point / "m", "main", "--delete", check=False)
     assert (result.returncode, "protected" in result.stderr) == (8, True)
-    mvcfs("branch", mnt.point / "m", "main", "--unprotect")
+    command("branch", mnt.point / "m", "main", "--unprotect")
     (main / "f").write_text("2")
     wait_until("the other mount takes changes again", lambda: not refused(lambda: os.utime(far / "k", (1, 1))))
-    other.commit()
+    commit(other)
 
 
 def test_protected_branch_keeps_what_was_unpublished(mnt: Mount, main: Path) -> None:
     """What a branch had unpublished when it was protected stays in the overlay, which `status` and the log say, also after a remount; `mvcfs commit --override-protection` publishes it."""
     (main / "f").write_text("1")
-    mnt.commit()
+    commit(mnt)
     with (main / "f").open("r+") as file:
         file.write("2")
         file.flush()
-        mvcfs("branch", mnt.point / "m", "main", "--protect")
+        command("branch", mnt.point / "m", "main", "--protect")
     assert "is protected: what was written here before" in mnt.log_text()
     assert (listed(mnt)["changed_files"], listed(mnt)["version"]) == (1, 1)
     assert mnt.umount(check=False).returncode == 6
     mnt.start()
     (row,) = [row for row in mnt.status()["models"] if row["branch"] == "main"]
     assert (row["protected"], row["changed_files"], row["next_version_in_s"]) == (True, 1, None)
-    result = mvcfs("commit", main, "-m", "no", check=False)
+    result = command("commit", main, "-m", "no", check=False)
     assert (result.returncode, "--override-protection" in result.stderr) == (8, True)
-    mvcfs("commit", main, "-m", "yes", "--override-protection")
+    command("commit", main, "-m", "yes", "--override-protection")
     assert (listed(mnt)["version"], listed(mnt)["changed_files"]) == (2, 0)
     assert (mnt.snapshot(2) / "f").read_text() == "2"
 
@@ -153,19 +158,19 @@ def test_commit_to_a_new_branch(store: str, mounts: Callable[..., Mount]) -> Non
     main = mnt.point / "m/main"
     main.parent.mkdir()
     (main / "f").write_text("1")
-    mnt.commit()
+    commit(mnt)
     (main / "f").write_text("2")
     (main / "g.tmp").write_text("ignored")
-    mvcfs("branch", mnt.point / "m", "main", "--protect")
-    mvcfs("commit", main, "-m", "aside", "--to-branch", "aside")
+    command("branch", mnt.point / "m", "main", "--protect")
+    command("commit", main, "-m", "aside", "--to-branch", "aside")
     assert (mnt.point / "m/aside/f").read_text() == "2"
     assert (main / "f").read_text() == "1"
     assert (main / "g.tmp").read_text() == "ignored"
     assert (listed(mnt)["version"], listed(mnt)["changed_files"]) == (1, 0)
     assert (listed(mnt, "aside")["ahead"], listed(mnt, "aside")["behind"]) == (1, 0)
-    mvcfs("branch", mnt.point / "m", "main", "--unprotect")
+    command("branch", mnt.point / "m", "main", "--unprotect")
     (main / "f").write_text("3")
-    assert mvcfs("commit", main, "-m", "x", "--to-branch", "aside", check=False).returncode == 9
+    assert command("commit", main, "-m", "x", "--to-branch", "aside", check=False).returncode == 9
     assert (main / "f").read_text() == "3"
 
 
@@ -173,13 +178,13 @@ def test_alias_moves(mnt: Mount, main: Path, other: Mount) -> None:
     """An alias is a directory of the model that shows the version it names; once it was moved (within `--refresh` on other mounts) it shows the new one, and a program that has it open keeps what it opened."""
     for text in ("1", "2"):
         (main / "f").write_text(text)
-        mnt.commit()
+        commit(mnt)
     model = mnt.point / "m"
-    mvcfs("alias", model, "champion", "main@1", "-m", "first")
+    command("alias", model, "champion", "main@1", "-m", "first")
     wait_until("the other mount shows it", lambda: (other.point / "m/champion/f").exists())
     opened = [os.open(mount.point / "m/champion", os.O_RDONLY | os.O_DIRECTORY) for mount in (mnt, other)]
     with (model / "champion/f").open() as file:
-        mvcfs("alias", model, "champion", "main", "-m", "better")
+        command("alias", model, "champion", "main", "-m", "better")
         assert (model / "champion/f").read_text() == "2"
         assert (model / ".history/aliases/champion/f").read_text() == "2"
         assert file.read() == "1"
@@ -197,18 +202,18 @@ def test_alias_log(mnt: Mount, main: Path) -> None:
     """`mvcfs log --alias NAME MODEL` shows every move of an alias with who, when and why, its removals too."""
     for text in ("1", "2"):
         (main / "f").write_text(text)
-        mnt.commit()
+        commit(mnt)
     model = mnt.point / "m"
-    mvcfs("alias", model, "champion", "main@1", "-m", "First", "--author", "Ada <ada@example.org>")
-    mvcfs("alias", model, "champion", "main@2", "-m", "Better")
-    mvcfs("alias", model, "champion", "--delete", "-m", "Withdrawn")
-    moves = json.loads(mvcfs("log", "--alias", "champion", model, "--json").stdout)["moves"]
+    command("alias", model, "champion", "main@1", "-m", "First", "--author", "Ada <ada@example.org>")
+    command("alias", model, "champion", "main@2", "-m", "Better")
+    command("alias", model, "champion", "--delete", "-m", "Withdrawn")
+    moves = json.loads(command("log", "--alias", "champion", model, "--json").stdout)["moves"]
     assert [(move["why"], move["version"], move["deleted"]) for move in moves] == [
         ("Withdrawn", None, True), ("Better", 2, False), ("First", 1, False),
     ]  # fmt: skip
     assert (moves[2]["who"], moves[2]["email"]) == ("Ada", "ada@example.org")
     assert moves[1]["commit"] == mnt.versions()[0]["commit"]
     assert all(move["time_ns"] > 0 for move in moves)
-    words = mvcfs("log", "--alias", "champion", "--store", mnt.store, "m").stdout
+    words = command("log", "--alias", "champion", "--store", mnt.store, "m").stdout
     assert [line.split()[0] for line in words.splitlines()] == ["VERSION", "deleted", "main@2", "main@1"]
-    assert mvcfs("alias", model, "champion", "main@1", check=False).returncode == 2
+    assert command("alias", model, "champion", "main@1", check=False).returncode == 2
