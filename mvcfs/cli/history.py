@@ -45,7 +45,7 @@ def _row(version: Mapping[str, Any]) -> tuple[str, ...]:
     size, digest = version["size_bytes"], str(version["digest"] or "")
     kind, _, number = digest.partition(":")
     return (
-        "" if version["version"] is None else str(version["version"]),
+        str(version.get("place") or "") if version["version"] is None else str(version["version"]),
         str(version["commit"])[:10],
         format_time(version["time_ns"]),
         str(version["author"]),

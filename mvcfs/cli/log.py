@@ -95,7 +95,7 @@ def _row(version: Mapping[str, Any], stat: bool) -> list[str]:
     elif version.get("change") in ("added", "removed"):
         message += f" ({version['change']})"
     return [
-        "" if version.get("version") is None else str(version["version"]),
+        str(version.get("place") or "") if version.get("version") is None else str(version["version"]),
         str(version["commit"])[:10],
         format_time(version["time_ns"]),
         str(version.get("author") or ""),

@@ -175,4 +175,5 @@ def test_graph(mnt: Mount, main: Path) -> None:
     assert {line.split("  ")[0] for line in lines if "on " in line} == {"| *", "* |"}
     assert lines[-2:] == ["|/", lines[-1]]
     assert lines[-1].startswith("*  1  ")
+    assert [row["place"] for row in said("log", "--graph", main)["versions"] if row["version"] is None] == ["exp@2"]
     assert len(mvcfs("log", "--graph", "-n", "2", main).stdout.splitlines()) == 3

@@ -47,6 +47,7 @@ class HistoryCommands:
         for each in found:
             row = version_row(each.info, each.version, tags.get(each.info.oid, []))
             row["branches"] = tips.get(each.info.oid, [])
+            row["place"] = await _place(model, each)
             if target.path:
                 row |= path_fields(each)
             if args.get("stat"):
@@ -68,6 +69,7 @@ class HistoryCommands:
             if each.change != "removed":
                 entry = await model.data.repository.entry_at(each.info.oid, each.path)
             row = version_row(each.info, each.version, [])
+            row["place"] = await _place(model, each)
             rows.append({**row, **path_fields(each), **entry_fields(entry)})
         return {"model": model.name, "branch": target.branch, "path": os.fsdecode(target.path), "versions": rows}
 
@@ -125,6 +127,14 @@ async def tags_by_commit(model: OpenModel) -> dict[str, list[str]]:
     for tag in repository.refs.tags:
         tags.setdefault(await repository.resolve(tag), []).append(tag)
     return tags
+
+
+async def _place(model: OpenModel, each: Found) -> str | None:
+    """Which version of another branch a commit is, None for one of this branch, or of none."""
+    if each.version is not None:
+        return None
+    place = await model.data.repository.place_of(each.info.oid)
+    return None if place is None else f"{place.branch}@{place.version}"
 
 
 def version_row(info: CommitInfo, version: int | None, tags: Sequence[str]) -> Json:
