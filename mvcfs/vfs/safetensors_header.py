@@ -19,7 +19,7 @@ from mvcfs.errors import CorruptData
 
 LENGTH_BYTES = 8
 MAX_HEADER_BYTES = 16 << 20
-"""Some 100,000 tensors. Ten times as much memory is needed while it is read."""
+"""Some 100,000 tensors. Reading one takes up to some 300 MiB for a moment, whatever it holds."""
 
 _MAX_DIMENSIONS = 64
 # The shortest entry of a tensor has three brackets and four colons in 51 bytes.

@@ -152,6 +152,58 @@ async def test_a_read_only_mount_changes_nothing_whatever_the_kernel_lets_throug
             assert (await fs.getattr(ino)).size_bytes == 1
 
 
+@pytest.mark.parametrize(
+    ("revision", "branch", "version", "state"),
+    [("v1", None, None, "snapshot"), ("main@2", "main", 2, "snapshot"), ("main~1", "main", 2, "snapshot"), ("main", "main", 3, "clean")],
+)
+async def test_commands_take_paths_in_what_is_shown(
+    tmp_path: Path, revision: str, branch: str | None, version: int | None, state: str
+) -> None:
+    async with writing(tmp_path) as host:
+        for number in range(3):
+            await host.put(b"f", b"%d" % number)
+            await host.commit()
+        await host.engine.commands["tag_create"]({"mount_path": "m", "name": "v1", "revision": "main@2"})
+        async with part(tmp_path / "store", tmp_path / "r", revision) as engine:
+            ask = engine.commands
+            info = await ask["info"]({"mount_path": "f"})
+            assert [info[key] for key in ("model", "branch", "version", "path", "state")] == ["m", branch, version, "f", state]
+            newest = 2 if state == "snapshot" else 3
+            for path in ("", "f", "./f/"):
+                log = await ask["log"]({"mount_path": path})
+                assert len(log["versions"]) == newest
+            diff = await ask["diff"]({"mount_path": "", "other": "main@1"})
+            assert [row["path"] for row in diff["changes"]] == ["f"]
+            assert (await ask["tags"]({"mount_path": ""}))["tags"][0]["tag"] == "v1"
+            shows = (await ask["status"]({"mount_path": ""}))["shows"]
+            assert shows["commit"] == info["commit"]
+            assert shows["read_only"] is (state == "snapshot")
+            with pytest.raises(NotFound):
+                await ask["info"]({"mount_path": "m/main/f"})
+
+
+async def test_the_branch_that_is_shown_is_not_deleted_from_under_it(tmp_path: Path) -> None:
+    async with writing(tmp_path) as host, part(tmp_path / "store", tmp_path / "r", "main") as engine:
+        with pytest.raises(Busy, match="unmount it first"):
+            await engine.commands["branch_delete"]({"mount_path": "", "name": "main", "force": True})
+        fs = engine.filesystem()
+        model = engine.part.model
+        assert model is not None
+        await host.engine.commands["branch_rename"]({"mount_path": "m", "name": "main", "new_name": "first"})
+        await model.refresh()
+        await fs.mkdir(1, b"d", 0o755, ROOT)
+        made = await engine.commands["commit"]({"mount_path": "", "message": "x"})
+        assert (made["branch"], made["version"]) == ("first", 1)
+        await (await host.engine.model("m")).refresh()
+        await host.engine.commands["branch_delete"]({"mount_path": "m", "name": "first"})
+        await model.refresh()
+        with pytest.raises(NotFound, match="deleted"):
+            await fs.mkdir(1, b"e", 0o755, ROOT)
+        await host.engine.commands["branch_undelete"]({"mount_path": "m", "name": "first"})
+        await model.refresh()
+        await fs.mkdir(1, b"e", 0o755, ROOT)
+
+
 async def test_a_version_for_good_is_read_after_joins_and_trims(tmp_path: Path) -> None:
     """Its reader was asleep while manifests and Git packs were joined and the log trimmed."""
     async with writing(tmp_path) as host:

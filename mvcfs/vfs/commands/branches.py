@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from mvcfs.errors import NotPermitted
+from mvcfs.errors import Busy, NotPermitted
 from mvcfs.types import NS_PER_S
 from mvcfs.versions.divergence import Divergence
 from mvcfs.versions.refs import BranchState
@@ -77,6 +77,8 @@ class BranchCommands:
         name = name_of(args)
         state = model.data.repository.refs.branch(name)
         branch = model.branches.get(state.id)
+        if branch is not None and branch is self._engine.part.branch:
+            raise Busy(f"this mount shows {model.name}/{name} as its root: unmount it first, or delete the branch elsewhere")
         if branch is not None and branch.tree.root.changed:
             counts = count_changes(branch)
             unpublished = counts["changed_files"] + counts["ignored_files"]
