@@ -105,5 +105,5 @@ def _other(place: Place, word: str, store: str | None) -> Mapping[str, str]:
     if (second.mount, second.store) == (place.mount, place.store):
         return found | {"other_path": second.path}
     if not found:
-        raise InvalidArgument(f"{os.path.abspath(word)} is in another store: versions of one model are compared")
+        raise InvalidArgument(f"{os.path.abspath(word)} is in another mount: name versions of one model, by one mount")
     return found

@@ -217,20 +217,24 @@ def _change(objects: GitObjects, before: Trail, after: Trail) -> str:
 
 
 def _source_of(path: bytes, changes: Changes) -> bytes | None:
-    """Where a path that appeared was before: itself renamed, in a renamed directory, or a directory most of whose files were."""
+    """Where a path that appeared was before: it was renamed itself, or with a directory above it.
+
+    A directory came from another one if more than half of its files did, with more than half of its bytes, as merges have it: a
+    new checkpoint shares most of its small files with the one that was removed, and isn't it.
+    """
     below = path + b"/"
-    sources: Counter[bytes] = Counter()
-    files = 0
+    files: Counter[bytes] = Counter()
+    sizes: Counter[bytes] = Counter()
     for change in changes.listed:
         if change.path == path or path.startswith(change.path + b"/"):
             if change.old_path is not None:
                 return change.old_path + path[len(change.path) :]
         elif change.path.startswith(below) and change.after is not None:
-            files += 1
             tail = change.path[len(path) :]
-            if change.old_path is not None and change.old_path.endswith(tail):
-                sources[change.old_path[: -len(tail)]] += 1
-    if not sources:
-        return None
-    source, count = max(sources.items(), key=lambda item: (item[1], item[0]))
-    return source if source and 2 * count > files else None
+            is_moved = change.old_path is not None and change.old_path.endswith(tail)
+            source = change.old_path[: -len(tail)] if is_moved and change.old_path is not None else b""
+            files[source] += 1
+            sizes[source] += 0 if change.after.content is None else change.after.content.size_bytes
+    source, count = max(files.items(), key=lambda item: (item[1], item[0]), default=(b"", 0))
+    is_most = 2 * count > files.total() and (2 * sizes[source] > sizes.total() or not sizes.total())
+    return source if source and is_most else None

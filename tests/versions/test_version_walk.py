@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mvcfs.errors import CorruptData
-from mvcfs.types import Author
+from mvcfs.types import Author, LargeContent
 from mvcfs.versions.publish import CommitRequest
 from mvcfs.versions.repository import ModelRepository
 from mvcfs.versions.version_walk import Found, Wanted
@@ -118,6 +118,19 @@ def test_a_file_that_was_edited_and_renamed_in_one_version_is_followed() -> None
         await publish(repository, {b"old.py": (lines, 0o100644)})
         await publish(repository, {b"new.py": (lines + b"one more\n", 0o100644)})
         assert [each.old_path for each in await walked(repository, Wanted(b"new.py"))] == [b"old.py", None]
+
+    in_repository(test)
+
+
+def test_a_new_checkpoint_is_not_the_one_that_was_removed() -> None:
+    async def test(repository: ModelRepository) -> None:
+        same = {b"%d.json" % number: shard(number) for number in range(5)}
+        await publish(repository, {b"checkpoint-1": same | {b"model": (LargeContent("ab" * 32, 1 << 30), 0o100644)}})
+        await publish(repository, {b"checkpoint-2": same | {b"model": (LargeContent("cd" * 32, 1 << 30), 0o100644)}})
+        found = await walked(repository, Wanted(b"checkpoint-2"))
+        assert [(each.version, each.change) for each in found] == [(2, "added")]
+        found = await walked(repository, Wanted(b"checkpoint-2/3.json"))
+        assert [(each.version, each.old_path) for each in found] == [(2, b"checkpoint-1/3.json"), (1, None)]
 
     in_repository(test)
 
