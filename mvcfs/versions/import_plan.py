@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from mvcfs.errors import Conflict, CorruptData, InvalidName, MvcfsError, ReadOnly
+from mvcfs.errors import Conflict, CorruptData, InvalidName, LimitExceeded, MvcfsError, ReadOnly
 from mvcfs.versions.alias_log import moves
 from mvcfs.versions.names import check_ref_name
 from mvcfs.versions.objects import GitObjects
@@ -19,6 +19,8 @@ from mvcfs.versions.refs import Refs, collision, new_id
 _KINDS = {"branch": "refs/heads/", "tag": "refs/tags/", "alias": "refs/mvcfs/aliases/"}
 _LOGS = "refs/mvcfs/alias-logs/"
 _SHOWN = 5
+_MOST_REFS = 100_000
+"""All refs of an import are in one record, which may have 64 MiB, and in every checkpoint."""
 _WHY = "imported from Git"
 
 
@@ -65,6 +67,7 @@ def choose_refs(refs: Mapping[str, str], renames: Mapping[str, str]) -> ChosenRe
 
     Raises:
         InvalidName: Names can't be in a model, or collide; the message lists them.
+        LimitExceeded: There are too many.
     """
     chosen: dict[str, dict[str, str]] = {kind: {} for kind in _KINDS}
     source: dict[str, str] = {}
@@ -101,6 +104,10 @@ def choose_refs(refs: Mapping[str, str], renames: Mapping[str, str]) -> ChosenRe
         source[full] = oid
     wrong += [f"there is no branch or tag {name!r} to rename" for name in renames if name not in used]
     wrong += _wrong_names(chosen)
+    if len(source) > _MOST_REFS:
+        raise LimitExceeded(
+            f"the repository has {len(source)} branches and tags; a model takes {_MOST_REFS}: leave some out with --rename OLD="
+        )
     if wrong:
         more = f"; and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
         raise InvalidName(

@@ -21,6 +21,9 @@ ROOT_ROW = b"."
 
 MAX_NAME_BYTES = 200
 
+MAX_ENTRY_BYTES = 255
+"""A longer name can stand in a Git tree, but no directory of Linux shows it."""
+
 # A name that fits none of these can't be a disguise of `.git` and the like, whatever the file system.
 _SUSPECT = re.compile(rb"\A\.|[~\\]|\xe2[\x80\x81]|\xef\xbb\xbf|\A[\x80-\xff]")
 # What HFS+ leaves out when it compares names.

@@ -28,7 +28,7 @@ from mvcfs.versions.git_format import (
     MODE_TREE,
     RawEntry,
 )
-from mvcfs.versions.names import ATTRS_NAME, GITATTRIBUTES, ROOT_ROW, escape_name, is_entry_name
+from mvcfs.versions.names import ATTRS_NAME, GITATTRIBUTES, MAX_ENTRY_BYTES, ROOT_ROW, escape_name, is_entry_name
 from mvcfs.versions.objects import GitObjects
 from mvcfs.versions.pointer import POINTER_MAX_BYTES, parse_pointer, pointer_blob_oid
 
@@ -157,8 +157,8 @@ class Listing:
             if entry.name == ATTRS_NAME:
                 continue
             mode = normal_mode(entry.mode)
-            if mode is None or not is_entry_name(entry.name):
-                logger.warning("tree %s: entry %r of mode %o left out", self._tree, entry.name, entry.mode)
+            if mode is None or not is_entry_name(entry.name) or len(entry.name) > MAX_ENTRY_BYTES:
+                logger.warning("tree %s: entry %.300r of mode %o left out", self._tree, entry.name, entry.mode)
                 continue
             made = self._entry(entry if mode == entry.mode else entry._replace(mode=mode))
             if made is None:

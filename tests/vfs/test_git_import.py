@@ -336,6 +336,24 @@ async def test_hostile_and_damaged_repositories(tmp_path: Path) -> None:
         assert not list((tmp_path / "cache").rglob("imports/*"))
 
 
+@pytest.mark.parametrize("length", [256, 3000])
+async def test_names_that_are_too_long_for_a_directory(tmp_path: Path, length: int) -> None:
+    """They are left out of listings, and stay in the versions that are made here."""
+    source = tmp_path / "odd"
+    git(tmp_path, "init", "-q", "--bare", "-b", "main", str(source))
+    odd_tree(source, b"a" * length)
+    async with empty_store(tmp_path) as host:
+        await bring(host, source)
+        for top in (b"main", b"main@1"):
+            assert [name for name, _ in await host.driver.list(await host.driver.ino((), top))] == [b"plain"]
+        await host.put(b"new", b"n")
+        await host.commit()
+        assert sorted([name for name, _ in await host.driver.list(await host.driver.ino(()))]) == [b"new", b"plain"]
+        await export(host, tmp_path / "out.git")
+    names = git(tmp_path / "out.git", "ls-tree", "--name-only", "main").stdout.split()
+    assert names == [".mvcfs-attrs", "a" * length, "new", "plain"]
+
+
 async def test_sources_that_are_none(tmp_path: Path) -> None:
     async with empty_store(tmp_path) as host:
         with pytest.raises(NotFound, match="no Git repository"):
