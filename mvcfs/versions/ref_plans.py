@@ -15,7 +15,7 @@ from mvcfs.versions.refs import BranchState, Refs, collision, listed
 
 
 def _check_free(refs: Refs, name: str, what: str, *, but: str | None = None) -> None:
-    """A new name must collide with none of its kind, and be no name of another kind: a mount shows them side by side.
+    """A new name must collide with no other, of whatever kind: a mount shows them side by side, and a slash as a directory.
 
     Raises:
         InvalidName, AlreadyExists: It can't be used.
@@ -28,11 +28,12 @@ def _check_free(refs: Refs, name: str, what: str, *, but: str | None = None) -> 
     )
     for kind, names in kinds:
         taken = [other for other in names if other != but]
-        other = collision(name, taken) if kind == what else (name if name in taken else None)
-        if other == name:
-            raise AlreadyExists(f"there is already a{'n' if kind == 'alias' else ''} {kind} {name!r}")
+        article = "an" if kind == "alias" else "a"
+        if name in taken:
+            raise AlreadyExists(f"there is already {article} {kind} {name!r}")
+        other = collision(name, taken)
         if other is not None:
-            raise AlreadyExists(f"{name!r} and {other!r} can't both be a {kind}: one is a directory of the other")
+            raise AlreadyExists(f"there is {article} {kind} {other!r}: {name!r} can't be beside it, one is a directory of the other")
 
 
 def protected_error(branch: str) -> ReadOnly:

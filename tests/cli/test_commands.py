@@ -214,6 +214,40 @@ def test_status_in_words(daemon, mvcfs):
     assert "main-conflict-h" in out
 
 
+def test_status_says_that_changes_of_a_protected_branch_wait(daemon, mvcfs):
+    row = {"model": "m", "branch": "main", "version": 3, "changed_files": 2, "protected": True}
+    daemon.answers["status"] = {"store": "hdfs://nn/m", "models": [row]}
+    assert "protected: the changes wait" in mvcfs("status")[1]
+
+
+def test_protecting_a_branch_with_changes_says_that_they_wait(daemon, mvcfs):
+    daemon.answers["branch_protect"] = {"model": "m", "branch": "main", "protected": True, "changed_files": 2}
+    code, out, err = mvcfs("branch", "/fake/models/m", "main", "--protect")
+    assert (code, out) == (0, "branch main is protected\n")
+    assert "2 files of m/main are in no version" in err
+    assert "--override-protection" in err
+
+
+def test_branches_and_aliases_in_words(daemon, mvcfs):
+    row = {"branch": "main", "version": 3, "tip": "a" * 40, "age_s": 90.0, "ahead": 0, "behind": 2, "protected": True}
+    far = {**row, "branch": "far", "behind": 10_000, "ahead_behind_complete": False, "changed_files": 1, "changed_bytes": 5}
+    empty = {"branch": "new", "version": 0, "tip": None, "age_s": None, "ahead": None, "behind": None}
+    daemon.answers["branches"] = {"default": "main", "branches": [row, far, empty], "deleted": ["old"]}
+    lines = [line.split() for line in mvcfs("branch", "/fake/models/m")[1].splitlines()[1:]]
+    assert lines[0][:3] == ["main", "3", "a" * 10]
+    assert lines[0][-4:] == ["0", "2", "default,", "protected"]
+    assert "10000+" in lines[1]
+    assert lines[2] == ["new", "0"]
+    assert lines[3] == ["old", "deleted"]
+    move = {"commit": "b" * 40, "branch": "main", "version": 2, "time_ns": 10**18, "who": "Ada", "why": "Best\nof all"}
+    daemon.answers["aliases"] = {"aliases": [{"alias": "best", **move}], "removed": []}
+    assert "best   main@2   bbbbbbbbbb  2001-09-09 01:46:40  Ada  Best" in mvcfs("alias", "/fake/models/m")[1]
+    daemon.answers["alias_log"] = {"moves": [{**move, "commit": None, "deleted": True, "version": None}, move]}
+    assert [line.split()[0] for line in mvcfs("log", "--alias", "best", "/fake/models/m")[1].splitlines()] == [
+        "VERSION", "deleted", "main@2",
+    ]  # fmt: skip
+
+
 def test_fsck_with_problems_exits_as_damaged(daemon, mvcfs, monkeypatch):
     from mvcfs.cli import place
 
@@ -257,6 +291,14 @@ def test_debug_shows_the_traceback(daemon, mvcfs):
         ["tag", "/fake/models/m", "--delete"],
         ["tag", "/fake/models/m", "v1", "main", "--delete"],
         ["tag", "/fake/models/m", "-m", "x"],
+        ["branch", "/fake/models/m", "--protect"],
+        ["branch", "/fake/models/m", "x", "--protect", "--unprotect"],
+        ["branch", "/fake/models/m", "x", "-m", "y", "--delete"],
+        ["alias", "/fake/models/m", "best", "main"],
+        ["alias", "/fake/models/m", "best", "main", "-m", " "],
+        ["alias", "/fake/models/m", "best", "-m", "x"],
+        ["alias", "/fake/models/m", "--delete"],
+        ["alias", "/fake/models/m", "best", "main", "-m", "x", "--delete"],
         ["undelete", "/fake/models"],
         ["log"],
         ["log", "/fake/models/m/main", "-n", "0"],

@@ -161,7 +161,7 @@ async def test_names_that_are_refused(world: World, tmp_path: Path) -> None:
     await a.create_tag("v1", commits[0])
     await a.set_alias("team/best", commits[0], who=BOB, why="x")
     await a.delete_alias("team/best", who=BOB)
-    for name in ("main", "v1", "team", "team/best/of"):
+    for name in ("main", "main/x", "v1", "v1/x", "team", "team/best/of"):
         with pytest.raises(AlreadyExists):
             await a.set_alias(name, commits[0], who=BOB, why="x")
     for name in ("a@1", "a~1", "42"):
@@ -169,6 +169,10 @@ async def test_names_that_are_refused(world: World, tmp_path: Path) -> None:
             await a.set_alias(name, commits[0], who=BOB, why="x")
     with pytest.raises(NotFound, match="there is champion"):
         await a.delete_alias("team/best", who=BOB)
+    with pytest.raises(AlreadyExists, match="there is an alias 'champion'"):
+        await a.create_branch("champion/x", None)
+    with pytest.raises(AlreadyExists, match="already an alias 'champion'"):
+        await a.create_tag("champion", commits[0])
 
 
 async def test_git_accepts_the_log(world: World, tmp_path: Path) -> None:
