@@ -6,8 +6,10 @@ import os
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
+import trio
+
 from mvcfs.content.reader import LargeReader
-from mvcfs.errors import NotFound
+from mvcfs.errors import LimitExceeded, NotFound
 from mvcfs.types import BlobContent, Content, TreeEntry
 from mvcfs.versions.comparing import Change
 from mvcfs.vfs.changes import Json
@@ -24,6 +26,9 @@ from mvcfs.vfs.worktree import WorkingTree
 SUFFIX = b".safetensors"
 _MOST_ROWS = 100_000
 """Changed tensors beyond are counted, not listed."""
+
+_MOST_TENSORS = 500_000
+"""In one directory: some hundred MiB while they are matched."""
 
 
 class StoredTensors:
@@ -119,7 +124,9 @@ class TensorCommands:
             await _tensors(found, found.before, group.before),
             await _tensors(found, found.after, group.after),
         )
-        for old, new in sorted(match_tensors(before, after), key=_order):
+        for old, new in await trio.to_thread.run_sync(_pairs, before, after):
+            # Most tensors of a long list may need no reading, so nothing else would let others run.
+            await trio.lowlevel.checkpoint()
             if old is None or new is None or not _alike(old, new):
                 rows.add(old, new, None)
                 continue
@@ -159,7 +166,16 @@ async def _tensors(found: Comparison, side: Side, files: Iterable[tuple[bytes, b
     for path, shown, content in files:
         file = await _open(found, side, shown, content)
         tensors += await read_tensors(file, os.fsdecode(path), os.fsdecode(shown))
+        if len(tensors) > _MOST_TENSORS:
+            raise LimitExceeded(
+                f"{os.fsdecode(os.path.dirname(shown)) or found.model.name} has more than {_MOST_TENSORS} tensors in "
+                "changed files: compare fewer files, named after --"
+            )
     return tensors
+
+
+def _pairs(before: list[Placed], after: list[Placed]) -> list[tuple[Placed | None, Placed | None]]:
+    return sorted(match_tensors(before, after), key=_order)
 
 
 async def _open(found: Comparison, side: Side, path: bytes, content: Content) -> StoredFile:
