@@ -76,6 +76,7 @@ class EngineConfig:
         show_history: Whether `.history` is listed.
         refresh_s: How often other hosts' publishes are looked for.
         read_only: Nothing is written: neither to the store nor to the overlay, which belongs to a writable mount.
+        fsync_publish: Whether fsync returns only when the content is in a published version.
         entry_timeout_s: How long the kernel may keep names and attributes of the working tree.
         shared: Whether hosts see each other's closes, renames and removals at once; see `mvcfs.vfs.shared`.
         root: What a mount shows; None for the whole store.
@@ -93,6 +94,7 @@ class EngineConfig:
     show_history: bool = False
     refresh_s: float = 2.0
     read_only: bool = False
+    fsync_publish: bool = False
     entry_timeout_s: float = 60.0
     shared: bool = False
     root: MountRoot | None = None

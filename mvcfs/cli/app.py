@@ -37,6 +37,7 @@ from mvcfs.cli import (
     revert,
     show,
     status,
+    sync,
     tag,
     umount,
     undelete,
@@ -72,6 +73,7 @@ _PANELS: tuple[tuple[str, tuple[tuple[Callable[..., Any], str, type[Any] | None]
         "Versions",
         (
             (commit.commit, commit.HELP, None),
+            (sync.sync, sync.HELP, None),
             (log.log, log.HELP, None),
             (history.history, history.HELP, None),
             (show.show, show.HELP, None),

@@ -11,6 +11,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -20,6 +21,13 @@ from mvcfs.cli.configfile import load_config
 from mvcfs.cli.units import parse_duration, parse_size
 from mvcfs.config import GIB
 from mvcfs.types import MIB
+
+
+class Fsync(StrEnum):
+    """What fsync promises."""
+
+    LOCAL = "local"
+    PUBLISH = "publish"
 
 
 @dataclass
@@ -234,6 +242,12 @@ class EngineOptions:
         bool,
         typer.Option("--shared/--no-shared", help="Hosts see each other's closes and renames at once; calls get slower."),
     ] = False
+    fsync: Annotated[
+        Fsync,
+        typer.Option(
+            "--fsync", help="What fsync makes sure of: durable on this host, or in a published version in the store."
+        ),
+    ] = Fsync.LOCAL
     read_only: Annotated[bool, typer.Option("--read-only/--read-write", help="Refuse all changes.")] = False
 
 

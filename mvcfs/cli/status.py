@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -93,9 +93,25 @@ def _show(result: Mapping[str, Any]) -> None:
             f"not in the store yet: {format_size(staging['used_bytes'])} of {format_size(staging['limit_bytes'])}"
         )
     models = result.get("models") or ()
-    if not models:
-        return
-    print_table(("branch", "version", "changed", "open", "ignored", "oldest change", ""), [_row(m) for m in models])
+    if models:
+        print_table(("branch", "version", "changed", "open", "ignored", "oldest change", ""), [_row(m) for m in models])
+    _show_oldest(models)
+    for conflict in result.get("conflicts") or ():
+        print_line(f"conflict: {conflict['model']}/{conflict['branch']}: {conflict['resolve']}")
+    for other in result.get("others") or ():
+        print_line(
+            f"also mounted: {other['model']} by {other['user']} on {other['host']}{_since(other['since_s'])}"
+            + (f" ({', '.join(other['branches'])})" if other["branches"] else "")
+        )
+
+
+def _show_oldest(models: Sequence[Mapping[str, Any]]) -> None:
+    """Says which write waits longest for a version."""
+    waiting = [model for model in models if model.get("oldest_unpublished_s")]
+    if waiting:
+        oldest = max(waiting, key=lambda model: float(model["oldest_unpublished_s"]))
+        age = format_duration(oldest["oldest_unpublished_s"])
+        print_line(f"oldest unpublished write: {age} ago, in {oldest['model']}/{oldest['branch']}")
 
 
 def _shows(shows: Mapping[str, Any]) -> str:
@@ -121,6 +137,8 @@ def _row(model: Mapping[str, Any]) -> tuple[str, ...]:
         notes.append("deleted elsewhere")
     if model.get("protected"):
         notes.append("protected: the changes wait, see mvcfs commit --help" if changed else "protected")
+    if model.get("waits_for"):
+        notes.append(f"{model['waits_for']} was changed elsewhere too: others' versions show once it is published")
     if model.get("last_error"):
         notes.append(f"error{_since(model.get('error_since_s'))}: {model['last_error']}")
     return (

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from mvcfs.cli.localstate import default_cache_dir, hadoop_conf_dir, prepare_cache_dir
-from mvcfs.cli.options import EngineOptions, StoreOptions
+from mvcfs.cli.options import EngineOptions, Fsync, StoreOptions
 from mvcfs.config import EngineConfig, MountRoot, VersionRules
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ def engine_config(folder: Path, engine: EngineOptions, root: MountRoot | None = 
         show_history=engine.show_history,
         refresh_s=engine.refresh,
         read_only=engine.read_only,
+        fsync_publish=engine.fsync is Fsync.PUBLISH,
         entry_timeout_s=engine.entry_timeout,
         shared=engine.shared,
         root=root,

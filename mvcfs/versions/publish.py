@@ -64,12 +64,14 @@ class Publisher:
         user: The user, for people.
         software: Program and version, for people.
         clock: The time in ns since 1970.
+        holder: The mount or command, 32 hex, as its leases name it.
     """
 
     host: str
     user: str
     software: str
     clock: Callable[[], int]
+    holder: str = field(default_factory=new_id)
 
 
 @dataclass(frozen=True, slots=True)

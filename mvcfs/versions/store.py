@@ -47,7 +47,7 @@ FEATURES: frozenset[str] = frozenset()
 
 _MARK = "mvcfs.json"
 _HIDDEN = "tmp"
-_FOLDERS = ("log", "git", "manifests", "packs")
+_FOLDERS = ("log", "git", "manifests", "packs", "leases")
 _MAX_SMALL_FILE = 1 << 20
 _LOOK_AGAIN_S = (0.05, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
 

@@ -18,10 +18,12 @@ import trio
 from mvcfs.errors import CorruptData, MvcfsError, UnknownOutcome
 from mvcfs.storage.protocol import Storage
 from mvcfs.versions.git_files import GitFiles
+from mvcfs.versions.leases import LeaseFolder
 from mvcfs.versions.log_state import LogState
 from mvcfs.versions.objects import GitObjects
 from mvcfs.versions.publish import Attempt, Draft, LogWriter, OnAttempt, Publisher, tell
 from mvcfs.versions.reflog import RefLog
+from mvcfs.versions.turns import Turns
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -47,6 +49,8 @@ class SyncedModel:
         self.objects = GitObjects(local_dir / "git")
         self.files = GitFiles(storage, model_path, self.objects)
         self._writer = LogWriter(storage, self.log, publisher)
+        self._publisher = publisher
+        self._turns = Turns(LeaseFolder(storage, model_path), publisher.holder, publisher.host, publisher.user)
         self._sync_lock = trio.Lock()
         self._publish_lock = trio.Lock()
         self._inline_oids: frozenset[str] = frozenset()
@@ -119,24 +123,34 @@ class SyncedModel:
 
         async with self._publish_lock:
             await self._settle_earlier()
-            lost = 0
-            while True:
-                await self.refresh()
-                state = self.state
-                draft, result = await plan(state)
-                if draft is None:
-                    return result
+            try:
+                return await self._race(plan, note)
+            finally:
                 with trio.CancelScope(shield=True):
-                    stored = await self._writer.try_append(draft, state, note)
-                    if stored is not None:
-                        await self._take_in_own(draft)
-                        await self._writer.write_checkpoint_if_due()
+                    await self._turns.give_back()
+
+    async def _race(self, plan: Callable[[LogState], Awaitable[tuple[Draft | None, T]]], note: OnAttempt) -> T:
+        """Plans and tries until a record of ours is published or there is nothing to publish."""
+        lost = 0
+        while True:
+            await self._turns.wait()
+            await self.refresh()
+            state = self.state
+            draft, result = await plan(state)
+            if draft is None:
+                return result
+            with trio.CancelScope(shield=True):
+                stored = await self._writer.try_append(draft, state, note)
                 if stored is not None:
-                    if self.on_published is not None:
-                        self.on_published()
-                    return result
-                lost += 1
-                await self._writer.back_off(lost)
+                    await self._take_in_own(draft)
+                    await self._writer.write_checkpoint_if_due()
+            if stored is not None:
+                if self.on_published is not None:
+                    self.on_published()
+                return result
+            lost += 1
+            await self._writer.back_off(lost)
+            await self._turns.lost(lost, self._publisher.clock())
 
     async def resolve(self, attempt: Attempt) -> bool | None:
         """Settles an attempt, see `LogWriter.settle`, and takes in what came of it.

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from mvcfs.types import TreeEntry
 from mvcfs.vfs.follow import Entries
-from mvcfs.vfs.freeze import PlannedDir, PlannedFile
+from mvcfs.vfs.freeze import PlannedDir, PlannedFile, is_unversioned
 from mvcfs.vfs.node import Node
 from mvcfs.vfs.worktree import WorkingTree
 
@@ -109,9 +109,7 @@ class CollisionSearch:
 
     def _stays_here(self, child: Node | None, path: bytes) -> bool:
         """Whether no version takes a changed node."""
-        if child is None:
-            return False
-        return not child.is_versioned or self.tree.is_left_out(path, is_dir=child.is_directory)
+        return child is not None and is_unversioned(self.tree, child, path)
 
     def _stays_alone(self, directory: Node, path: bytes) -> bool:
         """Whether all that is changed below a directory is names that no version takes, and removals."""

@@ -168,10 +168,12 @@ class NodeData:
             self._tree.save(node)
 
     async def fsync(self, node: Node) -> None:
-        """Makes a file, or a directory's names, durable on this host."""
+        """Makes a file, or a directory's names, durable on this host, and published where the mount promises that."""
         await self.sync_data(node)
         self._tree.save(node)
         await self._tree.overlay.sync()
+        if self._tree.on_fsync is not None:
+            await self._tree.on_fsync(node)
 
     async def set_xattr(self, node: Node, name: bytes, value: bytes | None) -> None:
         """Sets or removes a user extended attribute."""

@@ -167,6 +167,17 @@ def holds_nothing_versioned(tree: WorkingTree) -> bool:
         plan.release()
 
 
+def is_unversioned(tree: WorkingTree, node: Node, path: bytes) -> bool:
+    """Whether no version takes a changed node: so an ignored one, and a directory that no version has and that holds only such."""
+    if not node.is_versioned or tree.is_left_out(path, is_dir=node.is_directory):
+        return True
+    if not node.is_directory or node.base_tree is not None or not node.delta:
+        return False
+    return all(
+        child is not None and is_unversioned(tree, child, path + b"/" + name) for name, child in node.delta.items()
+    )
+
+
 class _Freezer:
     def __init__(self, tree: WorkingTree, hold_back: Callable[[Node, bytes], bool]) -> None:
         self._tree = tree
@@ -241,22 +252,11 @@ class _Freezer:
         below = self._planned(child)
         below.is_new = planned.base_tree is None or not planned.node.has_base(name)
         self._fill(plan, below, path + b"/")
-        if below.is_new and child.base_tree is None and self._holds_only_ignored(child, path):
+        if below.is_new and is_unversioned(self._tree, child, path):
             # That it is there is no change either: another host may have removed it, with all that versions take.
             return
         planned.entries[name] = below
         plan.names[child.ino] += 1
-
-    def _holds_only_ignored(self, directory: Node, prefix: bytes) -> bool:
-        """Whether a directory that no version has holds something, and nothing that a version takes."""
-        for name, child in directory.delta.items():
-            path = prefix + b"/" + name
-            if child is None or not child.is_versioned or self._tree.is_left_out(path, is_dir=child.is_directory):
-                continue
-            if child.is_directory and child.base_tree is None and self._holds_only_ignored(child, path):
-                continue
-            return False
-        return bool(directory.delta)
 
     def _add_file(self, plan: Plan, planned: PlannedDir, name: bytes, child: Node, path: bytes) -> None:
         if self._hold_back(child, path):

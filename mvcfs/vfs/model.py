@@ -22,6 +22,7 @@ from mvcfs.versions.refs import BranchState
 from mvcfs.vfs.adopt import adopt
 from mvcfs.vfs.committer import Committer, settle_attempt, take_merge_base
 from mvcfs.vfs.follow import Invalidation
+from mvcfs.vfs.fsync_publish import FsyncPublisher
 from mvcfs.vfs.housekeeping import Housekeeping
 from mvcfs.vfs.overlay import Overlay
 from mvcfs.vfs.replay import replay
@@ -137,6 +138,8 @@ class OpenModel:
                 tree.root_attributes = attributes
         committer = self._committer(tree, settler)
         settler.attach(tree, committer)
+        if services.config.fsync_publish:
+            tree.on_fsync = FsyncPublisher(tree, settler).publish
         if row is not None:
             replay(tree, overlay, row.root)
             take_merge_base(tree, row.merge_base)

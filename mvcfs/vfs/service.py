@@ -38,6 +38,7 @@ from mvcfs.vfs.local_folder import LocalFolder
 from mvcfs.vfs.model import OpenModel, Services
 from mvcfs.vfs.overlay import Overlay
 from mvcfs.vfs.part import Part, find_part, names_version
+from mvcfs.vfs.presence import Presence
 from mvcfs.vfs.snapshot import SnapshotPool
 from mvcfs.vfs.sources import ModelData
 
@@ -95,6 +96,7 @@ class StoreService:
         self.part = Part()
         self.store_error: str | None = None
         self.store_error_since_s: float | None = None
+        self._presence = Presence(storage, self._all_models, self.publisher, read_only=config.read_only)
         self._nursery = nursery
         self._invalidator = invalidator
         self._folder = folder
@@ -131,7 +133,7 @@ class StoreService:
             UnsupportedFormat: It is newer than this mvcfs.
             Busy: Another mount has the local folder.
         """
-        store = await Store.open(storage)
+        store, files = await Store.open(storage), storage
         pinned = mounted and await names_version(store, config.root)
         config = replace(config, read_only=config.read_only or pinned)
         if config.read_only:
@@ -139,12 +141,14 @@ class StoreService:
             store = Store(storage, store.id)
         folder = LocalFolder.take(config.cache_dir / "stores" / store.id, reader=config.read_only)
         engine = cls(storage, store, config, folder, nursery, invalidator)
+        engine._presence.use(files, engine.local_dir)
         try:
             if mounted and not pinned:
                 await engine._open_overlay()
             if mounted:
                 engine.part = await find_part(config.root, engine.pool, engine.model, pinned=pinned)
                 nursery.start_soon(engine._refresh_forever)
+                nursery.start_soon(engine._presence.run)
         except BaseException:
             await engine.aclose()
             raise
@@ -266,7 +270,7 @@ class StoreService:
             nursery=self._nursery,
             reread=reread,
         )
-        data = ModelData(repository, content)
+        data = ModelData(repository, content, self._presence.lease_of(repository))
         data.set_live()
         return data
 
@@ -296,7 +300,8 @@ class StoreService:
 
     def publisher(self) -> Publisher:
         """Who publishes from here."""
-        return Publisher(host=self.config.host, user=self.config.user, software=SOFTWARE, clock=time.time_ns)
+        config, holder = self.config, self._presence.mount_id
+        return Publisher(config.host, config.user, SOFTWARE, time.time_ns, holder)
 
     async def create_model(self, name: str) -> None:
         """Makes a model with an empty branch main."""
@@ -517,6 +522,7 @@ class StoreService:
 
     async def aclose(self) -> None:
         """Ends everything and lets go of the local folder."""
+        await self._presence.release()
         for model in self._all_models():
             await model.aclose()
         if self.staging is not None:

@@ -29,6 +29,9 @@ from mvcfs.vfs.worktree import WorkingTree
 
 log = logging.getLogger(__name__)
 
+HoldBack = Callable[[Node, bytes], bool]
+"""Whether a version leaves out a changed file, with its path."""
+
 _FIRST_RETRY_S = 1.0
 _LAST_RETRY_S = 30.0
 # Timers wake a little early or late; a file this much short of quiet is quiet.
@@ -296,6 +299,14 @@ class Settler:
             StorageError: The store failed; nothing is lost.
         """
         return await self._commit(lambda _node, _path: False, message, author, destination)
+
+    async def commit_closed(self) -> CommitOutcome:
+        """All closed files, however short a time they have been quiet. Raises as `commit_explicit`."""
+        return await self._commit(self._open_only, None, None)
+
+    async def commit_some(self, choose: Callable[[HoldBack], HoldBack]) -> CommitOutcome:
+        """What `choose` makes of the rule that automatic versions go by. Raises as `commit_explicit`."""
+        return await self._commit(choose(self._holds_back), None, None)
 
     async def commit_last(self) -> CommitOutcome:
         """The version that an unmount makes: of all files, since nobody has one open any more.

@@ -93,7 +93,7 @@ class SnapshotDir(Inode):
     """A directory of a past version."""
 
     __slots__ = (
-        "_children", "_entries", "_parent", "_pool", "attributes", "commit", "data", "on_forgotten", "path", "tree",
+        "__weakref__", "_children", "_entries", "_parent", "_pool", "attributes", "commit", "data", "on_forgotten", "path", "tree",
     )  # fmt: skip
 
     def __init__(
@@ -201,6 +201,7 @@ class ListedSnapshot(SnapshotDir):
         if not self._is_read:
             self.tree, self.attributes = await _read_root(self.data, self.commit)
             self._is_read = True
+            self.data.snapshots.add(self)
 
     async def _load(self) -> dict[bytes, TreeEntry]:
         await self.refreshed()
@@ -215,7 +216,9 @@ async def open_snapshot(data: ModelData, pool: SnapshotPool, commit: str) -> Sna
         CorruptData: Its objects can't be read.
     """
     tree, attributes = await _read_root(data, commit)
-    return SnapshotDir(data, pool, attributes, tree, commit=commit)
+    root = SnapshotDir(data, pool, attributes, tree, commit=commit)
+    data.snapshots.add(root)
+    return root
 
 
 async def _read_root(data: ModelData, commit: str) -> tuple[str, Attributes]:

@@ -5,7 +5,8 @@ The one place where the two halves of a store, `versions` and `content`, meet fo
 
 from __future__ import annotations
 
-from weakref import WeakValueDictionary
+from typing import Protocol
+from weakref import WeakSet, WeakValueDictionary
 
 import trio
 
@@ -14,6 +15,7 @@ from mvcfs.content.reader import LargeReader
 from mvcfs.content.window import ReadWindow
 from mvcfs.errors import CorruptData, NotFound
 from mvcfs.types import MIB, NS_PER_S, BlobContent, Content, LargeContent, TreeEntry
+from mvcfs.versions.leases import MountLease
 from mvcfs.versions.repository import ModelRepository
 
 _BIG_BLOB_BYTES = MIB
@@ -76,14 +78,24 @@ class _Blob:
         self.data = data
 
 
+class HeldSnapshot(Protocol):
+    """The root directory of a snapshot, as far as it says whether anybody has it."""
+
+    commit: str
+    lookups: int
+    handles: int
+
+
 class ModelData:
     """A model's stored trees and contents."""
 
-    def __init__(self, repository: ModelRepository, content: ModelContent) -> None:
+    def __init__(self, repository: ModelRepository, content: ModelContent, lease: MountLease) -> None:
         self.repository = repository
         self.content = content
+        self.lease = lease
         self._blobs: WeakValueDictionary[BlobContent, _Blob] = WeakValueDictionary()
         self._reading_big = trio.Lock()
+        self.snapshots: WeakSet[HeldSnapshot] = WeakSet()
 
     @property
     def id(self) -> str:
@@ -99,6 +111,10 @@ class ModelData:
         """Tells content what the ref log holds, as far as it was taken in."""
         refs = self.repository.refs
         self.content.set_live(refs.manifests, refs.packs)
+
+    def held_commits(self) -> set[str]:
+        """The commits whose snapshots the kernel or a handle holds."""
+        return {snapshot.commit for snapshot in self.snapshots if snapshot.lookups or snapshot.handles}
 
     async def entries(self, tree: str, commit: str | None = None) -> dict[bytes, TreeEntry]:
         """A tree's entries by name.

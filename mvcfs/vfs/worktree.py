@@ -15,7 +15,7 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -110,6 +110,7 @@ class WorkingTree:
         self.base_commit = base_commit
         self.merge_base: str | None = None
         self.collision: str | None = None
+        self.on_fsync: Callable[[Node], Awaitable[None]] | None = None
         self.timeout_s = timeout_s
         self.read_only = read_only
         self.rules = IgnoreRules.defaults()

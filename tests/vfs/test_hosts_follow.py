@@ -149,6 +149,11 @@ class Play:
             await mount.fs.mkdir(await mount.driver.ino(place), DIRS[other % 2], 0o755, ROOT)
         elif what == "rmdir" and place:
             await mount.fs.rmdir(await mount.driver.ino(place[:-1]), place[-1], ROOT)
+        elif what == "renamedir" and who == 0 and place:
+            target = dirs[other % len(dirs)]
+            await mount.fs.rename(
+                await mount.driver.ino(place[:-1]), place[-1], await mount.driver.ino(target), DIRS[one % 2], 0, ROOT
+            )
         elif what == "ignored":
             file, _ = await mount.fs.create(await mount.driver.ino(place), b"%s%d.tmp" % (mount.name.encode(), self.count), 0o644, os.O_RDWR, ROOT)  # fmt: skip
             await mount.fs.release(file.fh)
@@ -198,7 +203,7 @@ class Play:
         assert all(one == pictures[0] for one in pictures)
 
 
-CHANGES = ["put", "put", "put", "unlink", "move", "chmod", "mkdir", "mkdir", "rmdir", "ignored", "close"]
+CHANGES = ["put", "put", "put", "unlink", "move", "chmod", "mkdir", "mkdir", "rmdir", "ignored", "close", "renamedir"]
 SHARING = ["commit", "automatic", "refresh", "refresh", "restart"]
 steps = st.lists(
     st.tuples(st.integers(0, 2), st.sampled_from(CHANGES + SHARING), st.integers(0, 5), st.integers(0, 3)),
@@ -213,7 +218,7 @@ async def play(folder: Path, todo: list[tuple[int, str, int, int]]) -> None:
             try:
                 await game.step(who, what, one, other)
             except (MvcfsError, StopIteration) as error:
-                if what not in ("put", "mkdir", "rmdir", "move") or isinstance(error, (Stale, NotFound)):
+                if what not in ("put", "mkdir", "rmdir", "move", "renamedir") or isinstance(error, (Stale, NotFound)):
                     raise
             await game.check_own()
         await game.end()

@@ -21,6 +21,7 @@ from mvcfs.vfs.commands.history import HistoryCommands
 from mvcfs.vfs.commands.models import ModelCommands
 from mvcfs.vfs.commands.show import ShowCommands
 from mvcfs.vfs.commands.state import StateCommands
+from mvcfs.vfs.commands.sync import SyncCommands
 from mvcfs.vfs.commands.tags import TagCommands
 from mvcfs.vfs.service import StoreService
 
@@ -39,6 +40,7 @@ def command_table(engine: StoreService) -> Mapping[str, Command]:
     return {
         "status": state.status,
         "commit": state.commit,
+        "sync": SyncCommands(engine).sync,
         "info": state.info,
         "log": history.log,
         "history": history.history,

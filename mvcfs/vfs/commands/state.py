@@ -13,6 +13,7 @@ from mvcfs.vfs.commands.targets import Target, parse_target
 from mvcfs.vfs.committer import Destination
 from mvcfs.vfs.model import Branch, OpenModel
 from mvcfs.vfs.node import Node
+from mvcfs.vfs.presence import conflicts_of, others_of
 from mvcfs.vfs.service import StoreService
 
 
@@ -26,10 +27,12 @@ class StateCommands:
         """What is mounted, what is not published yet, and what is wrong."""
         engine = self._engine
         target = await parse_target(engine, args)
-        rows = []
-        for model in engine.models.values():
+        rows, others, conflicts = [], [], []
+        for model in list(engine.models.values()):
             if target.model is not None and model is not target.model:
                 continue
+            others += await others_of(model)
+            conflicts += conflicts_of(model)
             for branch in model.branches.values():
                 if target.branch is None or branch.tree.branch_name == target.branch:
                     rows.append(await self._branch_status(model, branch))
@@ -43,6 +46,8 @@ class StateCommands:
             "store_error": engine.store_error,
             "store_error_since_s": engine.store_error_since_s,
             "models": rows,
+            "others": others,
+            "conflicts": conflicts,
             "staging": {
                 "used_bytes": 0 if staging is None else staging.used_bytes,
                 "limit_bytes": engine.config.staging_bytes,
@@ -83,6 +88,7 @@ class StateCommands:
             "last_error": settler.last_error,
             "error_since_s": settler.error_since_s,
             "conflict_branch": settler.last_conflict,
+            "waits_for": tree.collision,
             "commit": {
                 "step": progress.step,
                 "files_done": progress.files_done,
