@@ -140,6 +140,8 @@ def measure_versions(store: str, folder: Path, versions: int, files: int) -> Non
         )
         timed("mvcfs diff of the first and the last", lambda: mvcfs("diff", model / "main@1", model / "main"))
         path = Path(*map(os.fsdecode, file_at(files // 2)))
+        timed("mvcfs log of a file: walks history", lambda: mvcfs("log", model / "main" / path))
+        timed("mvcfs log --graph -n 20", lambda: mvcfs("log", "--graph", "-n", "20", model / "main"))
         timed("cat of a file of version 1", (model / "main@1" / path).read_bytes)
         timed("write of one file", lambda: (model / "main" / path).write_text("changed\n"))
         timed("mvcfs commit of it", lambda: mvcfs("commit", model / "main", "-m", "One file"))
