@@ -22,6 +22,7 @@ For a thread: only `GitObjects` is read and written.
 
 from __future__ import annotations
 
+import itertools
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -31,7 +32,15 @@ from mvcfs.versions import gitattributes
 from mvcfs.versions.git_format import object_id
 from mvcfs.versions.line_merge import MAX_BYTES, merge_lines
 from mvcfs.versions.objects import GitObjects
-from mvcfs.versions.rename_alignment import Known, Lost, RenamedTwice, Sides, align_known, align_renames
+from mvcfs.versions.rename_alignment import (
+    Known,
+    Lost,
+    RenamedTwice,
+    Sides,
+    align_directories,
+    align_known,
+    align_renames,
+)
 from mvcfs.versions.tree_builder import build_tree
 from mvcfs.versions.tree_diff import list_differing
 from mvcfs.versions.tree_edit import TreeEdit
@@ -134,13 +143,20 @@ def merge_trees(
     if known is not None:
         sides = align_known(objects, sides, known, default_mtime_ns=default_mtime_ns)
     twice: tuple[RenamedTwice, ...] = ()
-    for _ in range(_ROUNDS):
-        merge = _Merge(objects, default_mtime_ns, by_lines=by_lines)
-        result = merge.run(sides)
-        aligned = align_renames(objects, sides, merge.lost, default_mtime_ns=default_mtime_ns)
+    for number in range(_ROUNDS + 1):
+        merge = _Merge(objects, sides, default_mtime_ns, by_lines=by_lines)
+        merge.look(into_lost=number == _ROUNDS)
+        if number == _ROUNDS:
+            break
+        # A directory that is gone on one side may be large: where it went as a whole it needn't be looked into.
+        aligned = align_directories(objects, sides, merge.lost, default_mtime_ns=default_mtime_ns)
+        if aligned is None:
+            merge.look_into_lost()
+            aligned = align_renames(objects, sides, merge.lost, default_mtime_ns=default_mtime_ns)
         if aligned is None:
             break
         sides, twice = aligned.sides, (*twice, *aligned.twice)
+    result = merge.build()
     return _with_renamed_twice(objects, result, sides, twice, default_mtime_ns)
 
 
@@ -165,26 +181,43 @@ def _with_renamed_twice(
 class _Merge:
     """One merge: nodes are made from the root down, and turned into changes of their parents from the leaves up."""
 
-    def __init__(self, objects: GitObjects, default_mtime_ns: int, *, by_lines: bool) -> None:
+    def __init__(self, objects: GitObjects, trees: Sides, default_mtime_ns: int, *, by_lines: bool) -> None:
         self._objects = objects
+        self._trees = trees
         self._default_mtime_ns = default_mtime_ns
         self._by_lines = by_lines
         self._nodes: list[_Node] = []
+        self._skipped: list[_Node] = []
+        self._into_lost = False
         self._conflicts: list[MergeConflict] = []
         self._users_parts: dict[str, bytes] = {}
         self.lost = Lost()
 
-    def run(self, trees: Sides) -> MergeResult:
+    def look(self, *, into_lost: bool) -> None:
+        """Looks at all that differs; `into_lost`: also into directories that one side has no more."""
+        trees = self._trees
         sides = [self._root_attributes(tree) for tree in (trees.base, trees.ours, trees.theirs)]
         attributes = _merged_attributes(sides[0], sides[1] or sides[2], sides[2] or sides[1])
         default = Attributes(stat.S_IFDIR | 0o755, 0, 0, self._default_mtime_ns)
-        root = _Node(b"", attributes or default, trees.base, trees.ours, trees.theirs)
-        self._nodes.append(root)
+        self._nodes.append(_Node(b"", attributes or default, trees.base, trees.ours, trees.theirs))
+        self._into_lost = into_lost
         for node in self._nodes:
             self._merge_directory(node)
+
+    def look_into_lost(self) -> None:
+        """Looks into the directories that one side has no more, too."""
+        self._into_lost = True
+        done = len(self._nodes)
+        self._nodes += self._skipped
+        for node in itertools.islice(self._nodes, done, None):
+            self._merge_directory(node)
+
+    def build(self) -> MergeResult:
+        """Writes the merged trees."""
         for node in reversed(self._nodes):
             if node.parent is not None:
                 node.parent.changes[node.name] = DirChange(node.attributes, node.theirs, node.changes)
+        root = self._nodes[0]
         tree = build_tree(self._objects, DirChange(root.attributes, root.theirs, root.changes))
         return MergeResult(tree, tuple(sorted(self._conflicts, key=lambda conflict: conflict.path)))
 
@@ -193,9 +226,11 @@ class _Merge:
 
     def _merge_directory(self, node: _Node) -> None:
         """Finds what ours changes in theirs."""
-        base, ours, theirs = list_differing(
-            self._objects, (node.base, node.ours, node.theirs), default_mtime_ns=self._default_mtime_ns
-        )
+        trees = [node.base, node.ours]
+        if node.theirs is not None:
+            # Where theirs has no directory any more, what ours left as it was is gone without a look at it.
+            trees.append(node.theirs)
+        base, ours, theirs = [*list_differing(self._objects, trees, default_mtime_ns=self._default_mtime_ns), {}][:3]
         for name in base.keys() | ours.keys():
             b, o, t = base.get(name), ours.get(name), theirs.get(name)
             if b is not None and _is_replaced(b, o) and _is_replaced(b, t):
@@ -260,7 +295,8 @@ class _Merge:
             taken = t if o.tree == t.tree or o.tree == trees[0] else o
             node.changes[name] = DirChange(made.attributes, taken.tree)
             return
-        self._nodes.append(made)
+        is_lost = o is None or t is None
+        (self._skipped if is_lost and not self._into_lost else self._nodes).append(made)
 
     def _merged_content(self, b: TreeEntry | None, o: TreeEntry, t: TreeEntry) -> bytes | Content | None:
         """The content of a file that both sides have, None if it conflicts."""

@@ -93,6 +93,11 @@ class _Moves:
         return self.directories.get(path) or self.files.get(path)
 
 
+def align_directories(objects: GitObjects, sides: Sides, lost: Lost, *, default_mtime_ns: int = 0) -> Aligned | None:
+    """As `align_renames`, for directories that stand elsewhere as a whole only; nothing in them is read."""
+    return _Alignment(objects, sides, default_mtime_ns).run_whole(lost)
+
+
 def align_renames(objects: GitObjects, sides: Sides, lost: Lost, *, default_mtime_ns: int = 0) -> Aligned | None:
     """Follows the renames that stand in the way of a merge by path.
 
@@ -152,6 +157,24 @@ class _Alignment:
         if lost.both:
             return self._join(lost.both)
         return None
+
+    def run_whole(self, lost: Lost) -> Aligned | None:
+        if self._follow_whole(self._theirs, self._sides.theirs, self._ours, lost.theirs):
+            return Aligned(Sides(self._base.write(), self._ours.write(), self._sides.theirs))
+        if self._follow_whole(self._ours, self._sides.ours, self._theirs, lost.ours):
+            return Aligned(Sides(self._base.write(), self._sides.ours, self._theirs.write()))
+        return None
+
+    def _follow_whole(self, mover: TreeEdit, tree: str | None, other: TreeEdit, lost: set[bytes]) -> bool:
+        if not any(self._base.is_directory(path) for path in lost):
+            return False
+        removed, added = [_directories(entries) for entries in self._compare(self._sides.base, tree)]
+        done = False
+        for rename in find_renames(self._objects, removed, added):
+            if rename.source in lost:
+                done |= _carry(other, rename.source, rename.target, mover)
+                done |= _carry(self._base, rename.source, rename.target, mover)
+        return done
 
     def run_known(self, known: Known) -> Sides:
         ours_moved = self._follow_known(self._theirs, self._ours, known.theirs)
@@ -267,6 +290,10 @@ class _Alignment:
             if len(files) + len(todo) > MAX_ENTRIES:
                 return {}
         return files
+
+
+def _directories(entries: Mapping[bytes, TreeEntry]) -> dict[bytes, TreeEntry]:
+    return {path: entry for path, entry in entries.items() if entry.tree is not None}
 
 
 def _carry(edit: TreeEdit, source: bytes, target: bytes, like: TreeEdit) -> bool:

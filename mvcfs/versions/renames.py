@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 from mvcfs.types import BlobContent, TreeEntry
 from mvcfs.versions.objects import GitObjects
-from mvcfs.versions.tree_reader import list_tree
+from mvcfs.versions.tree_reader import EMPTY_TREE_OID, list_tree
 
 MAX_ENTRIES = 20_000
 """With more removed or added entries than this nothing is looked for: some seconds of work at most."""
@@ -36,6 +36,9 @@ _MAX_TEXT_BYTES = 65_536
 
 _SIMILAR_PERCENT = 50
 """As much as Git asks for."""
+
+_EMPTY_TREE_BYTES = 256
+"""The tree of an empty directory, which holds attributes at most, is shorter."""
 
 _EMPTY = -1
 
@@ -186,11 +189,18 @@ def _by_content(objects: GitObjects, entries: Mapping[bytes, TreeEntry]) -> dict
             found[kind, entry.content].append(path)
         elif entry.content is not None:
             found[kind, _EMPTY, base_name(path)].append(path)
-        elif entry.tree is not None and list_tree(objects, entry.tree, default_mtime_ns=0):
+        elif entry.tree is not None and not _is_empty(objects, entry.tree):
             found[kind, entry.tree].append(path)
         else:
             found[kind, _EMPTY, entry.attributes].append(path)
     return found
+
+
+def _is_empty(objects: GitObjects, tree: str) -> bool:
+    """Whether nothing is in a directory; a long tree isn't read for that."""
+    if tree == EMPTY_TREE_OID:
+        return True
+    return objects.header(tree)[1] <= _EMPTY_TREE_BYTES and not list_tree(objects, tree, default_mtime_ns=0)
 
 
 def _pair(sources: Sequence[bytes], targets: Sequence[bytes]) -> list[Rename]:

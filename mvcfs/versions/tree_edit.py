@@ -136,24 +136,24 @@ class TreeEdit:
         return self._base_names(directory).get(name)
 
     def _opened(self, directory: _Directory, name: bytes, child: TreeEntry) -> _Directory:
-        """A child directory as one that can be edited."""
+        """A child directory as one that is read once and can be edited; as long as it isn't its tree stays the same."""
         opened = _Directory(child.attributes, child.tree)
         directory.changes[name] = opened
         return opened
 
     def _find(self, path: bytes) -> TreeEntry | _Directory | None:
-        found: TreeEntry | _Directory | None = self._root
-        for name in path.split(b"/") if path else ():
-            if isinstance(found, TreeEntry):
-                if found.tree is None:
-                    return None
-                entries = list_tree(self._objects, found.tree, default_mtime_ns=self._default_mtime_ns)
-                found = next((entry for entry in entries if entry.name == name), None)
-            elif found is not None:
-                found = self._child(found, name)
-            if found is None:
+        if not path:
+            return self._root
+        directory = self._root
+        *above, last = path.split(b"/")
+        for name in above:
+            child = self._child(directory, name)
+            if isinstance(child, TreeEntry) and child.tree is not None:
+                child = self._opened(directory, name, child)
+            if not isinstance(child, _Directory):
                 return None
-        return found
+            directory = child
+        return self._child(directory, last)
 
     def _directory(self, path: bytes) -> _Directory:
         """The directory at a path, opened for editing."""
