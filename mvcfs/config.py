@@ -78,7 +78,7 @@ class EngineConfig:
         read_only: Nothing is written: neither to the store nor to the overlay, which belongs to a writable mount.
         fsync_publish: Whether fsync returns only when the content is in a published version.
         entry_timeout_s: How long the kernel may keep names and attributes of the working tree.
-        shared: Whether hosts see each other's closes, renames and removals at once; see `mvcfs.vfs.shared`.
+        shared: Whether hosts see each other's closes, renames and removals at once; see `mvcfs.vfs.working_tree.shared`.
         root: What a mount shows; None for the whole store.
     """
 

@@ -22,7 +22,7 @@ from mvcfs.content.manifest_file import ROW, ChunkRef
 from mvcfs.content.manifest_writing import SpooledFile, write_manifest
 from mvcfs.storage.protocol import Storage
 from mvcfs.types import MIB, Attributes, Author, DirChange, FileChange, LargeContent, StoredFile
-from mvcfs.versions.publish import CommitRequest
+from mvcfs.versions.log.publish import CommitRequest
 from mvcfs.versions.store import Store
 from mvcfs.vfs.engine import Engine
 from mvcfs.vfs.model import OpenModel

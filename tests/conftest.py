@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from hdfs_native import Client
+from hypothesis import HealthCheck, settings
 
 from tests.hdfs_service import Cluster, SharedCluster
 
@@ -17,6 +18,11 @@ _shared = SharedCluster()
 # The suite starts `mvcfs` hundreds of times: its modules are compiled once, into a folder of the checkout's own.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ.setdefault("PYTHONPYCACHEPREFIX", str(Path(__file__).parents[1] / "build" / "pycache"))
+
+
+# How fast examples are made says more of the machine's load than of the code.
+settings.register_profile("loaded", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("loaded")
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,11 @@ from contextlib import contextmanager
 @contextmanager
 def open_to_all() -> Iterator[None]:
     """Gives /dev/fuse the mode that it has wherever udev runs, while nobody else changes it."""
-    lock = os.open("/run/lock/mvcfs-test-dev-fuse" if os.path.isdir("/run/lock") else "/tmp/mvcfs-test-dev-fuse", os.O_RDWR | os.O_CREAT, 0o600)
+    lock = os.open(
+        "/run/lock/mvcfs-test-dev-fuse" if os.path.isdir("/run/lock") else "/tmp/mvcfs-test-dev-fuse",
+        os.O_RDWR | os.O_CREAT,
+        0o600,
+    )
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         mode = os.stat("/dev/fuse").st_mode

@@ -118,7 +118,7 @@ def _folder(source: str, stores: StoreOptions, *, need_lfs: bool, quiet: bool) -
 
 def _fetch_large(mirror: Path, *, need: bool) -> None:
     """Has git-lfs fetch the large files of a mirror, if it has any."""
-    from mvcfs.versions.git_source import has_pointers
+    from mvcfs.versions.plain_git.git_source import has_pointers
 
     if not has_pointers(mirror):
         return

@@ -73,7 +73,14 @@ def log(
     if graph:
         _print_graph(versions, stat)
         return
-    columns = ["version", "commit", "time (UTC)", "author", *(["changes", "added", "stored"] if stat else []), "message"]
+    columns = [
+        "version",
+        "commit",
+        "time (UTC)",
+        "author",
+        *(["changes", "added", "stored"] if stat else []),
+        "message",
+    ]
     print_table(columns, [_row(version, stat) for version in versions])
 
 

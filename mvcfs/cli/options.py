@@ -240,7 +240,9 @@ class EngineOptions:
     )
     shared: Annotated[
         bool,
-        typer.Option("--shared/--no-shared", help="Hosts see each other's closes and renames at once; calls get slower."),
+        typer.Option(
+            "--shared/--no-shared", help="Hosts see each other's closes and renames at once; calls get slower."
+        ),
     ] = False
     fsync: Annotated[
         Fsync,

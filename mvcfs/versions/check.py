@@ -17,12 +17,12 @@ from mvcfs.errors import CorruptData, MvcfsError, NotADirectory, NotFound, Unsup
 from mvcfs.storage.protocol import Storage
 from mvcfs.types import StoredFile
 from mvcfs.versions.gather import gather
-from mvcfs.versions.log_state import LogState, StoredRecord, apply
-from mvcfs.versions.objects import GitObjects
-from mvcfs.versions.records import BranchMove
-from mvcfs.versions.reflog import Listing, RefLog, checkpoint_name, record_name
-from mvcfs.versions.refs import BranchState
-from mvcfs.versions.walks import is_first_parent_ancestor, walk_missing
+from mvcfs.versions.git.objects import GitObjects
+from mvcfs.versions.git.walks import is_first_parent_ancestor, walk_missing
+from mvcfs.versions.log.records import BranchMove
+from mvcfs.versions.log.reflog import Listing, RefLog, checkpoint_name, record_name
+from mvcfs.versions.log.refs import BranchState
+from mvcfs.versions.log.state import LogState, StoredRecord, apply
 
 
 class Severity(Enum):

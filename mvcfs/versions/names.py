@@ -77,7 +77,7 @@ def is_refused(name: bytes) -> bool:
     """Whether no entry of a tree may have this name, whatever it is.
 
     `.gitattributes` and `.gitmodules`, spelled so, are not: Git takes them if they are well-behaved files, which
-    `mvcfs.versions.gitattributes.is_composable` and `is_harmless_gitmodules` say.
+    `mvcfs.versions.git.gitattributes.is_composable` and `is_harmless_gitmodules` say.
     """
     if not _SUSPECT.search(name):
         return False

@@ -19,29 +19,29 @@ import trio
 from mvcfs.errors import CorruptData, NotFound
 from mvcfs.storage.protocol import Storage
 from mvcfs.types import NS_PER_S, Attributes, BlobContent, DirChange, LargeContent, StoredFile, TreeEntry
-from mvcfs.versions import gitattributes
 from mvcfs.versions.check import Problem, check_model
-from mvcfs.versions.commits import CommitPlan
-from mvcfs.versions.comparing import Comparing
-from mvcfs.versions.edits import EditOutcome, EditPlan, EditRequest
-from mvcfs.versions.export import GitExport
-from mvcfs.versions.git_import import publish_import
-from mvcfs.versions.git_source import Stage
-from mvcfs.versions.history import CommitInfo, History, VersionInfo
-from mvcfs.versions.import_plan import ChosenRefs, ImportPlan
-from mvcfs.versions.log_state import LogState
-from mvcfs.versions.publish import Attempt, CommitRequest, OnAttempt, Published, Publisher
-from mvcfs.versions.ref_editing import RefEditing
-from mvcfs.versions.rename_notes import renamed_since
-from mvcfs.versions.revisions import Resolver
-from mvcfs.versions.synced import SyncedModel
-from mvcfs.versions.tree_builder import build_tree
-from mvcfs.versions.tree_reader import TreeReader, root_attributes
-from mvcfs.versions.upkeep import Upkeep
-from mvcfs.versions.version_walk import LookingBack
-from mvcfs.versions.walks import large_contents, memory_closure
-from mvcfs.versions.work import WorkPlan, WorkRequest
-from mvcfs.versions.work_editing import WorkEditing
+from mvcfs.versions.git import gitattributes
+from mvcfs.versions.git.walks import large_contents, memory_closure
+from mvcfs.versions.history.revisions import Resolver
+from mvcfs.versions.history.version_walk import LookingBack
+from mvcfs.versions.history.versions import CommitInfo, History, VersionInfo
+from mvcfs.versions.log.publish import Attempt, CommitRequest, OnAttempt, Published, Publisher
+from mvcfs.versions.log.state import LogState
+from mvcfs.versions.merging.rename_notes import renamed_since
+from mvcfs.versions.plain_git.export import GitExport
+from mvcfs.versions.plain_git.git_import import publish_import
+from mvcfs.versions.plain_git.git_source import Stage
+from mvcfs.versions.plain_git.import_plan import ChosenRefs, ImportPlan
+from mvcfs.versions.publishing.commits import CommitPlan
+from mvcfs.versions.publishing.edits import EditOutcome, EditPlan, EditRequest
+from mvcfs.versions.publishing.ref_editing import RefEditing
+from mvcfs.versions.publishing.synced import SyncedModel
+from mvcfs.versions.publishing.upkeep import Upkeep
+from mvcfs.versions.publishing.work import WorkPlan, WorkRequest
+from mvcfs.versions.publishing.work_editing import WorkEditing
+from mvcfs.versions.trees.builder import build_tree
+from mvcfs.versions.trees.comparing import Comparing
+from mvcfs.versions.trees.reader import TreeReader, root_attributes
 
 T = TypeVar("T")
 
@@ -214,7 +214,7 @@ class ModelRepository(RefEditing):
     # --- history
 
     async def resolve(self, text: str, *, branch: str | None = None) -> str:
-        """The commit of a revision, see `mvcfs.versions.revisions`; bare numbers and times count in `branch`.
+        """The commit of a revision, see `mvcfs.versions.history.revisions`; bare numbers and times count in `branch`.
 
         Raises:
             InvalidName: The text is no revision.

@@ -31,12 +31,12 @@ from mvcfs.errors import (
 )
 from mvcfs.storage.protocol import Storage
 from mvcfs.versions.gather import gather
-from mvcfs.versions.json_fields import Fields, encode, is_hex, text_item
+from mvcfs.versions.log.json_fields import Fields, encode, is_hex, text_item
+from mvcfs.versions.log.publish import Publisher
+from mvcfs.versions.log.records import BranchMove, Record, RefChange, encode_record
+from mvcfs.versions.log.reflog import RefLog, record_name
+from mvcfs.versions.log.refs import Refs, new_id
 from mvcfs.versions.names import check_model_name
-from mvcfs.versions.publish import Publisher
-from mvcfs.versions.records import BranchMove, Record, RefChange, encode_record
-from mvcfs.versions.reflog import RefLog, record_name
-from mvcfs.versions.refs import Refs, new_id
 from mvcfs.versions.repository import ModelRepository
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mvcfs.types import TreeEntry
-from mvcfs.versions.comparing import Change, Changes
+from mvcfs.versions.trees.comparing import Change, Changes
 from mvcfs.vfs.sources import ModelData
 
 

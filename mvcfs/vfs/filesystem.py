@@ -27,9 +27,9 @@ from mvcfs.errors import (
 from mvcfs.types import Caller, Content
 from mvcfs.vfs.attr import Attr, Opened, SetAttr, Statfs
 from mvcfs.vfs.inode import Inode, InodeTable
-from mvcfs.vfs.node import Node
 from mvcfs.vfs.snapshot import SnapshotFile
 from mvcfs.vfs.sources import ContentSource
+from mvcfs.vfs.working_tree.node import Node
 
 _WRITABLE = os.O_WRONLY | os.O_RDWR
 # Entries answered to one request of a listing: about what fits the kernel's buffer.

@@ -12,7 +12,7 @@ import random
 import trio
 
 from mvcfs.errors import MvcfsError, UnknownOutcome
-from mvcfs.versions.pack_joining import Joinable, plan_join
+from mvcfs.versions.publishing.pack_joining import Joinable, plan_join
 from mvcfs.vfs.sources import ModelData
 
 log = logging.getLogger(__name__)

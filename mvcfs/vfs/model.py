@@ -18,19 +18,19 @@ from mvcfs.config import EngineConfig
 from mvcfs.content.config import ContentConfig
 from mvcfs.content.staging import Staging
 from mvcfs.errors import MvcfsError, NotFound
-from mvcfs.versions.refs import BranchState
-from mvcfs.vfs.adopt import adopt
-from mvcfs.vfs.committer import Committer, settle_attempt, take_merge_base
-from mvcfs.vfs.follow import Invalidation
-from mvcfs.vfs.fsync_publish import FsyncPublisher
+from mvcfs.versions.log.refs import BranchState
 from mvcfs.vfs.housekeeping import Housekeeping
-from mvcfs.vfs.overlay import Overlay
-from mvcfs.vfs.replay import replay
-from mvcfs.vfs.settle import Settler
-from mvcfs.vfs.shared import Freshness, SharedCommitter
 from mvcfs.vfs.shown_names import ShownNames
 from mvcfs.vfs.sources import ModelData
-from mvcfs.vfs.worktree import WorkingTree
+from mvcfs.vfs.working_tree.adopt import adopt
+from mvcfs.vfs.working_tree.committer import Committer, settle_attempt, take_merge_base
+from mvcfs.vfs.working_tree.follow import Invalidation
+from mvcfs.vfs.working_tree.fsync_publish import FsyncPublisher
+from mvcfs.vfs.working_tree.overlay import Overlay
+from mvcfs.vfs.working_tree.replay import replay
+from mvcfs.vfs.working_tree.settle import Settler
+from mvcfs.vfs.working_tree.shared import Freshness, SharedCommitter
+from mvcfs.vfs.working_tree.worktree import WorkingTree
 
 log = logging.getLogger(__name__)
 
@@ -275,7 +275,9 @@ class OpenModel:
             shared = branch.tree.sharing is not None and branch.settler.has_own_changes
             if (branch.tree.root.changed or shared) and not branch.tree.deleted:
                 if branch.tree.protected:
-                    log.warning("%s/%s is protected: its changes stay in the overlay", self.name, branch.tree.branch_name)
+                    log.warning(
+                        "%s/%s is protected: its changes stay in the overlay", self.name, branch.tree.branch_name
+                    )
                     continue
                 try:
                     await branch.settler.commit_last()

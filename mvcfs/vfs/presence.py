@@ -21,10 +21,10 @@ import trio
 from mvcfs.errors import MvcfsError
 from mvcfs.storage.protocol import Storage
 from mvcfs.types import NS_PER_S
-from mvcfs.versions.json_fields import is_hex
-from mvcfs.versions.leases import OVERLAY, RENEW_S, SNAPSHOT, LeaseFile, LeaseFolder, MountLease, Pin
-from mvcfs.versions.publish import Publisher
-from mvcfs.versions.refs import new_id
+from mvcfs.versions.log.json_fields import is_hex
+from mvcfs.versions.log.leases import OVERLAY, RENEW_S, SNAPSHOT, LeaseFile, LeaseFolder, MountLease, Pin
+from mvcfs.versions.log.publish import Publisher
+from mvcfs.versions.log.refs import new_id
 from mvcfs.versions.repository import ModelRepository
 from mvcfs.vfs.model import OpenModel
 

@@ -26,21 +26,21 @@ from mvcfs.content.staging import Staging
 from mvcfs.errors import MvcfsError, NotEmpty, NotFound
 from mvcfs.storage.protocol import Storage
 from mvcfs.storage.read_only import ReadOnlyStorage
-from mvcfs.versions.publish import Publisher
-from mvcfs.versions.refs import BranchState
+from mvcfs.versions.log.publish import Publisher
+from mvcfs.versions.log.refs import BranchState
 from mvcfs.versions.repository import ModelRepository
 from mvcfs.versions.store import Store
 from mvcfs.vfs.attr import Statfs
 from mvcfs.vfs.changes import Json, count_changes
-from mvcfs.vfs.follow import Invalidation
 from mvcfs.vfs.invalidate import Invalidator
 from mvcfs.vfs.local_folder import LocalFolder
 from mvcfs.vfs.model import OpenModel, Services
-from mvcfs.vfs.overlay import Overlay
 from mvcfs.vfs.part import Part, find_part, names_version
 from mvcfs.vfs.presence import Presence
 from mvcfs.vfs.snapshot import SnapshotPool
 from mvcfs.vfs.sources import ModelData
+from mvcfs.vfs.working_tree.follow import Invalidation
+from mvcfs.vfs.working_tree.overlay import Overlay
 
 log = logging.getLogger(__name__)
 

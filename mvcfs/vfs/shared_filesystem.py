@@ -15,8 +15,8 @@ from mvcfs.errors import NotFound
 from mvcfs.types import Caller
 from mvcfs.vfs.attr import Attr, Opened, SetAttr
 from mvcfs.vfs.filesystem import FileSystem
-from mvcfs.vfs.node import Node
-from mvcfs.vfs.shared_changes import Change
+from mvcfs.vfs.working_tree.node import Node
+from mvcfs.vfs.working_tree.shared_changes import Change
 
 if TYPE_CHECKING:
     from mvcfs.vfs.inode import Inode

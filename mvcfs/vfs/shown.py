@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from mvcfs.types import BlobContent, Content, LargeContent
 from mvcfs.vfs.inode import Inode
-from mvcfs.vfs.node import Node
 from mvcfs.vfs.snapshot import SnapshotDir, SnapshotFile
+from mvcfs.vfs.working_tree.node import Node
 
 _PREFIX = "user.mvcfs."
 

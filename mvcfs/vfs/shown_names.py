@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mvcfs.versions.refs import Refs
-from mvcfs.vfs.follow import Invalidation
+from mvcfs.versions.log.refs import Refs
+from mvcfs.vfs.working_tree.follow import Invalidation
 
 LEVEL = "level"
 """The kind of a model's own directory and the levels of names below it; the others are `branches`, `tags`, `aliases`."""

@@ -15,7 +15,7 @@ from mvcfs.content.reader import LargeReader
 from mvcfs.content.window import ReadWindow
 from mvcfs.errors import CorruptData, NotFound
 from mvcfs.types import MIB, NS_PER_S, BlobContent, Content, LargeContent, TreeEntry
-from mvcfs.versions.leases import MountLease
+from mvcfs.versions.log.leases import MountLease
 from mvcfs.versions.repository import ModelRepository
 
 _BIG_BLOB_BYTES = MIB

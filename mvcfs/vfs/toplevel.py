@@ -25,12 +25,12 @@ from mvcfs.types import Caller
 from mvcfs.vfs.history import HistoryTree
 from mvcfs.vfs.inode import ROOT_INO, Inode
 from mvcfs.vfs.model import OpenModel
-from mvcfs.vfs.namespace import RENAME_EXCHANGE, RENAME_NOREPLACE, check_name
-from mvcfs.vfs.node import Node
 from mvcfs.vfs.service import StoreService
 from mvcfs.vfs.shown_names import LEVEL
 from mvcfs.vfs.snapshot import SnapshotDir, open_snapshot
 from mvcfs.vfs.virtual import VirtualDir, decode_name, names_snapshot
+from mvcfs.vfs.working_tree.namespace import RENAME_EXCHANGE, RENAME_NOREPLACE, check_name
+from mvcfs.vfs.working_tree.node import Node
 
 HISTORY_NAME = b".history"
 

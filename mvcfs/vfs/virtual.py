@@ -12,8 +12,8 @@ from mvcfs.config import EngineConfig
 from mvcfs.errors import MvcfsError, NotFound
 from mvcfs.vfs.attr import Attr
 from mvcfs.vfs.inode import Inode
-from mvcfs.vfs.namespace import check_name
 from mvcfs.vfs.snapshot import SnapshotPool
+from mvcfs.vfs.working_tree.namespace import check_name
 
 
 class Host(Protocol):

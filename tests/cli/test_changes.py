@@ -49,7 +49,9 @@ def test_a_change_is_a_line(row: dict[str, Any], line: str) -> None:
 
 
 def test_totals() -> None:
-    none = dict.fromkeys(("added", "removed", "changed", "renamed", "attributes", "added_bytes", "removed_bytes", "shared_bytes"), 0)
+    none = dict.fromkeys(
+        ("added", "removed", "changed", "renamed", "attributes", "added_bytes", "removed_bytes", "shared_bytes"), 0
+    )
     assert describe_totals(none) == "no change"
     some = {**none, "added": 1, "attributes": 2, "added_bytes": 5, "removed_bytes": 7}
     assert describe_totals(some) == "3 changes: 1 added, 2 only in attributes; 5 B new or changed; 7 B removed"

@@ -54,7 +54,10 @@ DIFF = {"paths": [], "text": False, "attributes": False}
         ),
         (
             ["tag", "/fake/models/llama", "v1", "main@2", "-m", "M"],
-            ("tag_create", {"mount_path": "llama", "name": "v1", "revision": "main@2", "message": "M", "uid": os.getuid()}),
+            (
+                "tag_create",
+                {"mount_path": "llama", "name": "v1", "revision": "main@2", "message": "M", "uid": os.getuid()},
+            ),
         ),
         (["tag", "/fake/models/llama", "v1", "--delete"], ("tag_delete", {"mount_path": "llama", "name": "v1"})),
         (
@@ -82,10 +85,27 @@ DIFF = {"paths": [], "text": False, "attributes": False}
         ),
         (["undelete", "/fake/models/llama"], ("undelete", {"model": "llama"})),
         (
-            ["git-export", "/fake/models/llama", "/nowhere/x.git", "--lfs", "tips", "--branch", "a", "--branch", "b", "--json"],
+            [
+                "git-export",
+                "/fake/models/llama",
+                "/nowhere/x.git",
+                "--lfs",
+                "tips",
+                "--branch",
+                "a",
+                "--branch",
+                "b",
+                "--json",
+            ],
             (
                 "git_export",
-                {"mount_path": "llama", "directory": "/nowhere/x.git", "lfs": "tips", "branches": ["a", "b"], "force": False},
+                {
+                    "mount_path": "llama",
+                    "directory": "/nowhere/x.git",
+                    "lfs": "tips",
+                    "branches": ["a", "b"],
+                    "force": False,
+                },
             ),
         ),
         (
@@ -93,8 +113,13 @@ DIFF = {"paths": [], "text": False, "attributes": False}
             (
                 "git_import",
                 {
-                    "model": "llama", "lfs": "all", "allow_missing": False, "update": True, "renames": ["a=b"],
-                    "no_fsck": False, "source": "/usr",
+                    "model": "llama",
+                    "lfs": "all",
+                    "allow_missing": False,
+                    "update": True,
+                    "renames": ["a=b"],
+                    "no_fsck": False,
+                    "source": "/usr",
                 },
             ),
         ),
@@ -108,7 +133,10 @@ DIFF = {"paths": [], "text": False, "attributes": False}
         ),
         (
             ["log", "/fake/models/llama/main/f", "--since", "2026-01-01", "--author", "ann", "--stat"],
-            ("log", {"mount_path": "llama/main/f", "limit": None, "since": "2026-01-01", "author": "ann", "stat": True}),
+            (
+                "log",
+                {"mount_path": "llama/main/f", "limit": None, "since": "2026-01-01", "author": "ann", "stat": True},
+            ),
         ),
         (["history", "-n", "2", "/fake/models/llama/main/f"], ("history", {"mount_path": "llama/main/f", "limit": 2})),
         (
@@ -230,7 +258,14 @@ def test_protecting_a_branch_with_changes_says_that_they_wait(daemon, mvcfs):
 
 def test_branches_and_aliases_in_words(daemon, mvcfs):
     row = {"branch": "main", "version": 3, "tip": "a" * 40, "age_s": 90.0, "ahead": 0, "behind": 2, "protected": True}
-    far = {**row, "branch": "far", "behind": 10_000, "ahead_behind_complete": False, "changed_files": 1, "changed_bytes": 5}
+    far = {
+        **row,
+        "branch": "far",
+        "behind": 10_000,
+        "ahead_behind_complete": False,
+        "changed_files": 1,
+        "changed_bytes": 5,
+    }
     empty = {"branch": "new", "version": 0, "tip": None, "age_s": None, "ahead": None, "behind": None}
     daemon.answers["branches"] = {"default": "main", "branches": [row, far, empty], "deleted": ["old"]}
     lines = [line.split() for line in mvcfs("branch", "/fake/models/m")[1].splitlines()[1:]]
@@ -364,7 +399,18 @@ BY_HAND = {"message": "", "dry_run": False, "uid": os.getuid()}
     [
         (["merge", "/fake/models/llama/main", "exp"], "merge", {**NO_SIDES, "revision": "exp", **BY_HAND}),
         (
-            ["merge", "/fake/models/llama/main", "exp", "--theirs", "--choose", "a=b=ours", "--choose", "c=both", "-m", "M"],
+            [
+                "merge",
+                "/fake/models/llama/main",
+                "exp",
+                "--theirs",
+                "--choose",
+                "a=b=ours",
+                "--choose",
+                "c=both",
+                "-m",
+                "M",
+            ],
             "merge",
             {"take": "theirs", "choices": {"a=b": "ours", "c": "both"}, "revision": "exp", **BY_HAND, "message": "M"},
         ),
@@ -395,7 +441,9 @@ def test_conflicts_that_are_left_are_listed_and_have_their_exit_code(daemon, mvc
     assert json.loads(out)["conflicts"] == [CLASH]
 
 
-@pytest.mark.parametrize("more", [["--ours", "--theirs"], ["--choose", "a"], ["--choose", "a=mine"], ["--choose", "=ours"]])
+@pytest.mark.parametrize(
+    "more", [["--ours", "--theirs"], ["--choose", "a"], ["--choose", "a=mine"], ["--choose", "=ours"]]
+)
 def test_a_side_that_is_none_is_refused_at_once(daemon, mvcfs, more):
     code, _, err = mvcfs("merge", "/fake/models/llama/main", "exp", *more)
     assert code == 2

@@ -12,9 +12,7 @@ from mvcfs.cli.graph import draw_graph
 def drawn(*commits: tuple[str, str]) -> str:
     """`("m", "ab")` is a commit m with the parents a and b."""
     history = [(name, list(parents)) for name, parents in commits]
-    return "\n".join(
-        line if number is None else f"{line} {history[number][0]}" for line, number in draw_graph(history)
-    )
+    return "\n".join(line if number is None else f"{line} {history[number][0]}" for line, number in draw_graph(history))
 
 
 @pytest.mark.parametrize(
@@ -32,7 +30,10 @@ def drawn(*commits: tuple[str, str]) -> str:
         ),
         ((("o", "abc"), ("c", "r"), ("b", "r"), ("a", "r")), "* o\n|\\\n| |\\\n| | * c\n| * | b\n* | | a"),
         ((("m", "ax"), ("x", ""), ("a", "")), "* m\n|\\\n| * x\n* a"),
-        ((("m", "ax"), ("n", "by"), ("a", ""), ("x", "")), "* m\n|\\\n| | * n\n| | |\\\n* | | | a\n / / /\n* | | x\n / /"),
+        (
+            (("m", "ax"), ("n", "by"), ("a", ""), ("x", "")),
+            "* m\n|\\\n| | * n\n| | |\\\n* | | | a\n / / /\n* | | x\n / /",
+        ),
     ],
 )
 def test_drawings(commits: tuple[tuple[str, str], ...], drawing: str) -> None:

@@ -131,9 +131,7 @@ class Rig:
         self.cache = BlockCache(self.directory / "cache" if self.cache_bytes else None, self.cache_bytes, 0)
         self.content = self.another()
 
-    def another(
-        self, directory: str = "local", reread: Callable[[], Awaitable[None]] | None = None
-    ) -> ModelContent:
+    def another(self, directory: str = "local", reread: Callable[[], Awaitable[None]] | None = None) -> ModelContent:
         """One more mount of the model; with the same directory it is the same host after a restart."""
         content = ModelContent(
             self.storage,

@@ -18,13 +18,17 @@ from tests.content.content_tools import noise, open_rig
     st.lists(st.tuples(st.integers(0, 3), st.integers(0, 20_000), st.integers(1, 20_000)), max_size=5),
     st.lists(st.tuples(st.integers(0, 3), st.integers(0, 20_000), st.integers(1, 20_000)), max_size=5),
 )
-def test_shared_bytes_are_those_of_equal_chunks(one: list[tuple[int, int, int]], other: list[tuple[int, int, int]]) -> None:
+def test_shared_bytes_are_those_of_equal_chunks(
+    one: list[tuple[int, int, int]], other: list[tuple[int, int, int]]
+) -> None:
     """Files are put together of parts of four contents."""
     sources = [noise(40_000, seed) for seed in range(4)]
 
     async def main(folder: Path) -> None:
         async with open_rig(folder) as rig:
-            data = [b"".join(sources[n][start : start + length] for n, start, length in parts) for parts in (one, other)]
+            data = [
+                b"".join(sources[n][start : start + length] for n, start, length in parts) for parts in (one, other)
+            ]
             before, after = [(await rig.store(each))[0] for each in data]
             chunks = []
             for content in (before, after):

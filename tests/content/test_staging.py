@@ -354,7 +354,9 @@ async def test_sweep_removes_what_no_state_names(staging: Staging) -> None:
     assert again.used_bytes > 0
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format":2}', '{"format":1,"synced":true,"layers":[["../x",true,null]]}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"format":2}', '{"format":1,"synced":true,"layers":[["../x",true,null]]}']
+)
 def test_a_state_that_is_none_is_refused(staging: Staging, text: str) -> None:
     with pytest.raises(CorruptData):
         staging.load(text, None, same_boot=True)

@@ -216,9 +216,11 @@ changes = st.one_of(
 def patched(machine: Machine) -> list[Any]:
     # Names in order, so that an example runs the same way twice.
     numbers = itertools.count()
-    return [mock.patch("secrets.token_hex", lambda n: f"{next(numbers):0{2 * n}x}")] + [
-        mock.patch.object(module, "_os", machine) for module in (staging_files, staging_layer, staging_sync)
-    ] + [mock.patch.object(module, "BLOCK_BYTES", BLOCK) for module in (staging_layer, staging_sync, staged_file)]
+    return (
+        [mock.patch("secrets.token_hex", lambda n: f"{next(numbers):0{2 * n}x}")]
+        + [mock.patch.object(module, "_os", machine) for module in (staging_files, staging_layer, staging_sync)]
+        + [mock.patch.object(module, "BLOCK_BYTES", BLOCK) for module in (staging_layer, staging_sync, staged_file)]
+    )
 
 
 class StagedFileMachine(RuleBasedStateMachine):

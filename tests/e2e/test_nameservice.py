@@ -23,7 +23,9 @@ def test_a_mount_by_a_nameservice_from_a_relative_configuration_folder(
         "dfs.namenode.rpc-address.models.nn2": hdfs_cluster.url.removeprefix("hdfs://"),
         "dfs.namenode.http-address.models.nn2": f"127.0.0.1:{hdfs_cluster.ports['namenode-http']}",
     }
-    rows = "".join(f"<property><name>{name}</name><value>{value}</value></property>" for name, value in settings.items())
+    rows = "".join(
+        f"<property><name>{name}</name><value>{value}</value></property>" for name, value in settings.items()
+    )
     (tmp_path / "conf").mkdir()
     (tmp_path / "conf" / "hdfs-site.xml").write_text(f"<configuration>{rows}</configuration>")
     (tmp_path / "conf" / "core-site.xml").write_text("<configuration></configuration>")

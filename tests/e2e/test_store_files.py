@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mvcfs.storage.address import open_storage
-from mvcfs.versions.publish import Publisher
+from mvcfs.versions.log.publish import Publisher
 from mvcfs.versions.store import Store
 from tests.e2e.tools import copy_store, differences, git, list_store
 from tests.mount.harness import Mount

@@ -221,7 +221,9 @@ def test_readers_share_a_cache_directory(mnt: Mount, main: Path, mounts: Mounts)
     first, second, whole = (reader.point for reader in readers)
     assert (first / "w").read_bytes() == data
     blocks = next(mnt.cache.glob("stores/*/blocks"))
-    wait_until("the blocks are kept", lambda: sum(f.stat().st_size for f in blocks.rglob("*") if f.is_file()) == len(data))
+    wait_until(
+        "the blocks are kept", lambda: sum(f.stat().st_size for f in blocks.rglob("*") if f.is_file()) == len(data)
+    )
     packs = Path(mnt.store, "models/m/packs")
     packs.rename(packs.with_name("hidden"))
     assert (second / "w").read_bytes() == data

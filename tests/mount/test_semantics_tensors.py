@@ -49,7 +49,11 @@ def test_tensors_that_changed(mnt: Mount, main: Path) -> None:
     assert (layer["dtype"], layer["shape"], layer["differing"], layer["not_finite"]) == ("F32", [1500, 1000], 2, 1)
     assert abs(layer["largest_difference"] - 4) < 1e-5
     assert abs(layer["mean_difference"] - 4 / (1_500_000 - 1)) < 1e-9
-    assert (rows["bias"]["dtype"], rows["bias"]["largest_difference"], rows["bias"]["mean_difference"]) == ("BF16", 0.5, 0.5)
+    assert (rows["bias"]["dtype"], rows["bias"]["largest_difference"], rows["bias"]["mean_difference"]) == (
+        "BF16",
+        0.5,
+        0.5,
+    )
     assert (rows["step"]["old_shape"], rows["step"]["shape"], rows["step"]["differing"]) == ([1], [1, 1], None)
     assert (layer["old_file"], layer["file"]) == (
         "checkpoint/model-2-of-2.safetensors",
@@ -61,7 +65,9 @@ def test_tensors_that_changed(mnt: Mount, main: Path) -> None:
     assert "F32 [1500, 1000]" in shown
     assert "2 of 1500000; largest 4, mean 2.67e-06; 1 NaN or infinite" in shown
     direct = json.loads(
-        mvcfs("diff", "--tensors", "--store", mnt.store, "m", "main@1", "main@2", "--json", "--cache-dir", mnt.cache / "x").stdout
+        mvcfs(
+            "diff", "--tensors", "--store", mnt.store, "m", "main@1", "main@2", "--json", "--cache-dir", mnt.cache / "x"
+        ).stdout
     )
     assert direct["tensors"] == found["tensors"]
 
@@ -92,7 +98,9 @@ def test_two_files_and_damaged_ones(mnt: Mount, main: Path) -> None:
     at = mnt.snapshot(1)
     (row,) = diff(at / "one.safetensors", at / "two.bin")["tensors"]
     assert (row["old_file"], row["file"], row["largest_difference"]) == ("one.safetensors", "two.bin", 2)
-    assert mvcfs("diff", "--tensors", "--exit-code", at / "one.safetensors", at / "two.bin", check=False).returncode == 1
+    assert (
+        mvcfs("diff", "--tensors", "--exit-code", at / "one.safetensors", at / "two.bin", check=False).returncode == 1
+    )
     result = mvcfs("diff", "--tensors", at / "one.safetensors", at / "bad.safetensors", check=False)
     assert result.returncode == 5
     assert "bad.safetensors is no safetensors file" in result.stderr

@@ -73,7 +73,10 @@ def check_while_gone(mount: Mount, data: bytes) -> None:
     assert "error" in said
     assert " since " in said or " for " in said
     # Which call failed last changes from moment to moment.
-    wait_until("status says in words what it says in JSON", lambda: mount.status()["store_error"] in mvcfs("status", mount.point).stdout)
+    wait_until(
+        "status says in words what it says in JSON",
+        lambda: mount.status()["store_error"] in mvcfs("status", mount.point).stdout,
+    )
 
 
 def check_when_back(mount: Mount, data: bytes) -> None:

@@ -12,7 +12,7 @@ import trio
 from mvcfs.errors import AlreadyExists, CorruptData, NotADirectory, NotEmpty, NotFound, Transient, UnknownOutcome
 from mvcfs.storage.protocol import Space, StoreEntry
 from mvcfs.types import NS_PER_S, SELF, Attributes, Author, DirChange, FileChange, Identity
-from mvcfs.versions.publish import Attempt, CommitRequest, Publisher
+from mvcfs.versions.log.publish import Attempt, CommitRequest, Publisher
 from mvcfs.versions.repository import ModelRepository
 from mvcfs.versions.store import Store
 
@@ -286,7 +286,13 @@ async def commit_files(
     built = await repository.build_tree(DirChange(ROOT, tree, changes))
     return await repository.publish_commit(
         CommitRequest(
-            state.id, start, built, AUTHOR, message, f"{branch}-conflict-x", on_attempt=on_attempt,
+            state.id,
+            start,
+            built,
+            AUTHOR,
+            message,
+            f"{branch}-conflict-x",
+            on_attempt=on_attempt,
             override_protection=override_protection,
         )
     )

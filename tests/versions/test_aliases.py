@@ -10,11 +10,11 @@ import pytest
 
 from mvcfs.errors import AlreadyExists, InvalidName, NotFound
 from mvcfs.types import Author
-from mvcfs.versions.checkpoint import encode_checkpoint, parse_checkpoint
-from mvcfs.versions.log_state import LogState
-from mvcfs.versions.publish import Draft
-from mvcfs.versions.records import AliasChange
-from mvcfs.versions.reflog import record_name
+from mvcfs.versions.log.checkpoint import encode_checkpoint, parse_checkpoint
+from mvcfs.versions.log.publish import Draft
+from mvcfs.versions.log.records import AliasChange
+from mvcfs.versions.log.reflog import record_name
+from mvcfs.versions.log.state import LogState
 from mvcfs.versions.repository import ModelRepository
 from tests.versions.simulated import AUTHOR, Clock, World, commit_files, make_model, open_host
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mvcfs.types import Attributes
-from mvcfs.versions.attributes import AttrRow, git_mode, parse_rows, serialise_rows, shard_of, speaks_of
-from mvcfs.versions.git_format import RawEntry
+from mvcfs.versions.git.format import RawEntry
+from mvcfs.versions.trees.attributes import AttrRow, git_mode, parse_rows, serialise_rows, shard_of, speaks_of
 
 OID = "a" * 40
 ROW = ["name", 0o100644, 1, 2, 3, OID, 4, {}]

@@ -8,7 +8,7 @@ import pytest
 
 from mvcfs.errors import NotFound
 from mvcfs.types import NS_PER_S, Attributes, DirChange, FileChange, LargeContent
-from mvcfs.versions.publish import CommitRequest
+from mvcfs.versions.log.publish import CommitRequest
 from mvcfs.versions.repository import ModelRepository
 from tests.versions.simulated import AUTHOR, ROOT, Clock, World, commit_files, make_model, open_host
 

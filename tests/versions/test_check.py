@@ -9,8 +9,8 @@ import pytest
 
 from mvcfs.types import Author
 from mvcfs.versions.check import Problem, Severity
-from mvcfs.versions.publish import CHECKPOINT_EVERY
-from mvcfs.versions.reflog import record_name
+from mvcfs.versions.log.publish import CHECKPOINT_EVERY
+from mvcfs.versions.log.reflog import record_name
 from mvcfs.versions.repository import ModelRepository
 from tests.versions.simulated import World, commit_files, make_model, open_host
 

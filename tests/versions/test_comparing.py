@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mvcfs.types import Attributes, DirChange, FileChange, LargeContent
-from mvcfs.versions import comparing
 from mvcfs.versions.repository import ModelRepository
+from mvcfs.versions.trees import comparing
 
 from .simulated import ROOT, World, make_model, open_host
 
@@ -61,8 +61,6 @@ def in_repository(test) -> None:
     trio.run(main)
 
 
-
-
 @settings(max_examples=150, deadline=None)
 @given(ROOTS, ROOTS)
 def test_changes_are_those_of_every_path(before: dict, after: dict) -> None:
@@ -80,8 +78,8 @@ def test_changes_are_those_of_every_path(before: dict, after: dict) -> None:
             if change.before.tree is None and change.similarity == 100:
                 assert was[change.old_path][0] == now[change.path][0]
             if change.before.tree is not None:
-                below = {p[len(change.old_path):]: v for p, v in was.items() if p.startswith(change.old_path + b"/")}
-                assert below == {p[len(change.path):]: v for p, v in now.items() if p.startswith(change.path + b"/")}
+                below = {p[len(change.old_path) :]: v for p, v in was.items() if p.startswith(change.old_path + b"/")}
+                assert below == {p[len(change.path) :]: v for p, v in now.items() if p.startswith(change.path + b"/")}
         files = lambda state: {p: v for p, v in state.items() if v != "empty"}  # noqa: E731
         removed = {c.path for c in plain if c.after is None and c.before.tree is None}
         added = {c.path for c in plain if c.before is None and c.after.tree is None}

@@ -8,9 +8,9 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mvcfs.versions.divergence import divergence
-from mvcfs.versions.git_format import RawCommit, Signature
-from mvcfs.versions.objects import GitObjects
+from mvcfs.versions.git.format import RawCommit, Signature
+from mvcfs.versions.git.objects import GitObjects
+from mvcfs.versions.history.divergence import divergence
 
 EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 

@@ -8,12 +8,12 @@ import pytest
 
 from mvcfs.errors import InvalidArgument, NotFound, ReadOnly
 from mvcfs.types import Attributes, BlobContent, DirChange, FileChange, LargeContent, TreeEntry
-from mvcfs.versions.edits import Edit, EditOutcome, EditRequest, RestoreEdit
-from mvcfs.versions.merge_edits import Choices, MergeEdit, RevertEdit, beside
-from mvcfs.versions.objects import GitObjects
-from mvcfs.versions.publish import CommitRequest
+from mvcfs.versions.git.objects import GitObjects
+from mvcfs.versions.log.publish import CommitRequest
+from mvcfs.versions.publishing.edits import Edit, EditOutcome, EditRequest, RestoreEdit
+from mvcfs.versions.publishing.merge_edits import Choices, MergeEdit, RevertEdit, beside
 from mvcfs.versions.repository import ModelRepository
-from mvcfs.versions.tree_edit import TreeEdit
+from mvcfs.versions.trees.edit import TreeEdit
 from tests.versions.simulated import AUTHOR, ROOT, World, commit_files, make_model, open_host
 
 Flat = dict[str, "bytes | LargeContent"]
@@ -170,7 +170,12 @@ async def test_each_path_may_have_its_own_side(tmp_path: Path) -> None:
     a, _ = await open_host(world, tmp_path)
     dev = await apart(a, BASE, MAIN, DEV)
     outcome = await publish(a, MergeEdit(dev, Choices("ours", {b"model.bin": "theirs", b"dev": "theirs"})))
-    assert await files_of(a, outcome.commit) == {"model.bin": large(3), "gone": b"2", "dev": large(7), "new.txt": b"main"}
+    assert await files_of(a, outcome.commit) == {
+        "model.bin": large(3),
+        "gone": b"2",
+        "dev": large(7),
+        "new.txt": b"main",
+    }
 
 
 async def test_a_choice_where_there_is_no_conflict_is_refused(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mvcfs.versions.gitattributes import Split, compose, is_composable, pattern_for, split
+from mvcfs.versions.git.gitattributes import Split, compose, is_composable, pattern_for, split
 
 NAMES = [
     b"plain", b"a b", b" lead", b"trail ", b"tab\tx", b"line\nbreak", b'"quoted"', b'a"b', b"back\\slash", b"end\\", b"\\\\",

@@ -3,8 +3,8 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mvcfs.versions.git_format import RawCommit, Signature
-from mvcfs.versions.graph_walk import newest_commits
+from mvcfs.versions.git.format import RawCommit, Signature
+from mvcfs.versions.history.graph_walk import newest_commits
 
 
 class Commits:

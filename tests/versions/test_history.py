@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from mvcfs.errors import Conflict, CorruptData, NotFound
-from mvcfs.versions.git_format import RawCommit, Signature
-from mvcfs.versions.history import History
-from mvcfs.versions.objects import GitObjects
-from mvcfs.versions.refs import BranchState
-from mvcfs.versions.tree_reader import EMPTY_TREE_OID
+from mvcfs.versions.git.format import RawCommit, Signature
+from mvcfs.versions.git.objects import GitObjects
+from mvcfs.versions.history.versions import History
+from mvcfs.versions.log.refs import BranchState
+from mvcfs.versions.trees.reader import EMPTY_TREE_OID
 
 ID = "a" * 32
 

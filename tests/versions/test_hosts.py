@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from mvcfs.errors import MvcfsError, ReadOnly
-from mvcfs.versions.publish import Attempt
-from mvcfs.versions.reflog import record_name
+from mvcfs.versions.log.publish import Attempt
+from mvcfs.versions.log.reflog import record_name
 from mvcfs.versions.repository import ModelRepository
 from tests.versions.simulated import (
     AUTHOR,

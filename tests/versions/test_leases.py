@@ -10,7 +10,7 @@ import trio.testing
 
 from mvcfs.errors import CorruptData, MvcfsError
 from mvcfs.types import NS_PER_S
-from mvcfs.versions.leases import (
+from mvcfs.versions.log.leases import (
     GOOD_FOR_S,
     OVERLAY,
     PUBLISH,
@@ -21,8 +21,8 @@ from mvcfs.versions.leases import (
     encode_lease,
     parse_lease_file,
 )
-from mvcfs.versions.refs import new_id
-from mvcfs.versions.turns import HONOURED_S, Turns
+from mvcfs.versions.log.refs import new_id
+from mvcfs.versions.log.turns import HONOURED_S, Turns
 from tests.versions.simulated import Clock, SimulatedStorage, World, commit_files, make_model, open_host
 
 FOLDER = "models/llama/leases/"
@@ -46,7 +46,16 @@ def age(world: World, names: list[str], seconds: float) -> None:
 
 
 def test_a_lease_reads_as_it_was_written() -> None:
-    lease = Lease(new_id(), "host", "ada", OVERLAY, 7, 300.0, (Pin("0" * 32, "main", COMMIT), Pin("1" * 32, "new", None)), (COMMIT,))
+    lease = Lease(
+        new_id(),
+        "host",
+        "ada",
+        OVERLAY,
+        7,
+        300.0,
+        (Pin("0" * 32, "main", COMMIT), Pin("1" * 32, "new", None)),
+        (COMMIT,),
+    )
     assert parse_lease_file(encode_lease(lease), "here") == lease
     with pytest.raises(CorruptData):
         parse_lease_file(b'{"holder": 1}', "here")
@@ -177,7 +186,9 @@ def test_of_two_turns_the_older_goes_first() -> None:
     async def play() -> None:
         world = World()
         await make_model(world)
-        turns = [Turns(LeaseFolder(SimulatedStorage(world), lambda: "models/llama"), new_id(), host, "ada") for host in "ab"]
+        turns = [
+            Turns(LeaseFolder(SimulatedStorage(world), lambda: "models/llama"), new_id(), host, "ada") for host in "ab"
+        ]
         for each in turns:
             await each.lost(6, 0)
         await turns[0].wait()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from mvcfs.versions.lfs_patterns import LfsPatterns
+from mvcfs.versions.git.lfs_patterns import LfsPatterns
 from tests.e2e.tools import git
 
 PATHS = [
@@ -19,14 +19,52 @@ PATHS = [
 ]  # fmt: skip
 
 pieces = st.sampled_from(
-    ["*", "**", "/", "?", "a", "bin", ".", ".bin", "d", "e", "x", "data", "[a-c]", "[!a]", "[[:digit:]]", "\\*", "**/", "/**", "pt"]
+    [
+        "*",
+        "**",
+        "/",
+        "?",
+        "a",
+        "bin",
+        ".",
+        ".bin",
+        "d",
+        "e",
+        "x",
+        "data",
+        "[a-c]",
+        "[!a]",
+        "[[:digit:]]",
+        "\\*",
+        "**/",
+        "/**",
+        "pt",
+    ]
 )
 patterns = st.one_of(
-    st.sampled_from(["*.bin", "/a.bin", "d/*.bin", "d/**", "**/a.bin", "data", "data/", '"sp ace.bin"', '"q\\"uote"', "*", "[attr]x"]),
+    st.sampled_from(
+        [
+            "*.bin",
+            "/a.bin",
+            "d/*.bin",
+            "d/**",
+            "**/a.bin",
+            "data",
+            "data/",
+            '"sp ace.bin"',
+            '"q\\"uote"',
+            "*",
+            "[attr]x",
+        ]
+    ),
     st.lists(pieces, min_size=1, max_size=4).map("".join),
 )
-attributes = st.sampled_from(["filter=lfs diff=lfs merge=lfs -text", "filter=lfs", "-filter", "!filter", "filter=other", "text", "filter"])
-lines = st.one_of(st.tuples(patterns, attributes).map(" ".join), st.sampled_from(["# comment filter=lfs", "", "  *.pt filter=lfs"]))
+attributes = st.sampled_from(
+    ["filter=lfs diff=lfs merge=lfs -text", "filter=lfs", "-filter", "!filter", "filter=other", "text", "filter"]
+)
+lines = st.one_of(
+    st.tuples(patterns, attributes).map(" ".join), st.sampled_from(["# comment filter=lfs", "", "  *.pt filter=lfs"])
+)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))

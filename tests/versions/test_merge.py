@@ -14,9 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mvcfs.types import Attributes, DirChange, FileChange, LargeContent, TreeEntry
-from mvcfs.versions.git_format import RawCommit, RawEntry, Signature
-from mvcfs.versions.line_merge import merge_lines
-from mvcfs.versions.merge import (
+from mvcfs.versions.git.format import RawCommit, RawEntry, Signature
+from mvcfs.versions.git.objects import GitObjects
+from mvcfs.versions.git.walks import merge_base
+from mvcfs.versions.merging.line_merge import merge_lines
+from mvcfs.versions.merging.merge import (
     ADDED_BOTH,
     CHANGED_BOTH,
     DELETED_BY_OURS,
@@ -27,10 +29,8 @@ from mvcfs.versions.merge import (
     merge_trees,
 )
 from mvcfs.versions.names import ATTRS_NAME, GITATTRIBUTES
-from mvcfs.versions.objects import GitObjects
-from mvcfs.versions.tree_builder import build_tree
-from mvcfs.versions.tree_reader import list_tree
-from mvcfs.versions.walks import merge_base
+from mvcfs.versions.trees.builder import build_tree
+from mvcfs.versions.trees.reader import list_tree
 
 DIR = Attributes(0o040755, 0, 0, 1)
 Tree = dict[str, "bytes | LargeContent | FileChange | Tree"]

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from mvcfs.errors import InvalidName
-from mvcfs.versions.git_format import RawEntry
+from mvcfs.versions.git.format import RawEntry
+from mvcfs.versions.git.objects import GitObjects
 from mvcfs.versions.names import (
     check_model_name,
     check_ref_name,
@@ -16,7 +17,6 @@ from mvcfs.versions.names import (
     is_harmless_gitmodules,
     is_refused,
 )
-from mvcfs.versions.objects import GitObjects
 
 REFUSED = [
     b".git", b".GIT", b".Git", b".git ", b".git.", b".git...", b".git . .", b"git~1", b"GIT~1", b"git~1 .",

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from mvcfs.errors import CorruptData, NotFound
 from mvcfs.types import LargeContent
-from mvcfs.versions import walks
-from mvcfs.versions.git_format import (
+from mvcfs.versions.git import walks
+from mvcfs.versions.git.format import (
     RawCommit,
     RawEntry,
     RawTag,
@@ -28,8 +28,8 @@ from mvcfs.versions.git_format import (
     serialise_tag,
     serialise_tree,
 )
-from mvcfs.versions.objects import GitObjects
-from mvcfs.versions.pointer import make_pointer
+from mvcfs.versions.git.objects import GitObjects
+from mvcfs.versions.git.pointer import make_pointer
 
 WHO = Signature("A U Thor", "author@example.org", 1700000000, 90)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mvcfs.types import LargeContent
-from mvcfs.versions.pointer import is_pointer, make_pointer, parse_pointer, pointer_blob_oid
+from mvcfs.versions.git.pointer import is_pointer, make_pointer, parse_pointer, pointer_blob_oid
 
 OID = "4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393"
 V1 = "version https://git-lfs.github.com/spec/v1\n"

@@ -10,8 +10,8 @@ import trio
 
 from mvcfs.errors import MvcfsError, NotFound, Transient, UnknownOutcome
 from mvcfs.types import Author
-from mvcfs.versions.publish import CHECKPOINT_EVERY, Attempt
-from mvcfs.versions.reflog import Fate, checkpoint_name, record_name
+from mvcfs.versions.log.publish import CHECKPOINT_EVERY, Attempt
+from mvcfs.versions.log.reflog import Fate, checkpoint_name, record_name
 from mvcfs.versions.repository import ModelRepository
 from tests.versions.simulated import (
     CHANGING,

@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 
 from mvcfs.errors import CorruptData, UnsupportedFormat
 from mvcfs.types import StoredFile
-from mvcfs.versions.checkpoint import encode_checkpoint, parse_checkpoint
-from mvcfs.versions.log_state import KEPT_TXNS, LogState, StoredRecord, apply
-from mvcfs.versions.records import (
+from mvcfs.versions.log.checkpoint import encode_checkpoint, parse_checkpoint
+from mvcfs.versions.log.records import (
     AliasChange,
     BranchDrop,
     BranchHide,
@@ -26,6 +25,7 @@ from mvcfs.versions.records import (
     inline_object,
     parse_record,
 )
+from mvcfs.versions.log.state import KEPT_TXNS, LogState, StoredRecord, apply
 
 MODEL, TXN, BRANCH, SHA, HASH = "a" * 32, "b" * 32, "c" * 32, "d" * 40, "e" * 64
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from mvcfs.errors import CorruptData, NotFound, Transient, UnsupportedFormat
-from mvcfs.versions.publish import CHECKPOINT_EVERY
-from mvcfs.versions.reflog import checkpoint_name, record_name
+from mvcfs.versions.log.publish import CHECKPOINT_EVERY
+from mvcfs.versions.log.reflog import checkpoint_name, record_name
 from tests.versions.simulated import AUTHOR, World, commit_files, make_model, open_host
 
 LOG = "models/llama/log/"

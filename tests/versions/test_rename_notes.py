@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mvcfs.types import Author
-from mvcfs.versions.commits import write_commit
-from mvcfs.versions.merge import merge_trees
-from mvcfs.versions.objects import GitObjects
-from mvcfs.versions.rename_alignment import Known
-from mvcfs.versions.rename_notes import MAX_NOTES, in_one_go, read_notes, renamed_since, write_notes
+from mvcfs.versions.git.objects import GitObjects
+from mvcfs.versions.merging.merge import merge_trees
+from mvcfs.versions.merging.rename_alignment import Known
+from mvcfs.versions.merging.rename_notes import MAX_NOTES, in_one_go, read_notes, renamed_since, write_notes
+from mvcfs.versions.publishing.commits import write_commit
 from tests.versions.test_merge import Tree, write
 
 name = st.binary(min_size=1, max_size=6).filter(lambda each: each not in (b".", b"..") and not set(each) & set(b"/\0"))
@@ -28,7 +28,17 @@ def test_what_is_written_is_read(renames: dict[bytes, bytes]) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["[1, 2]", '["a"]', '["a", "a"]', '["../a", "b"]', '["a", "/b"]', '["a//c", "b"]', '["a", "\\ud800"]', '["a", ""]', "x"],
+    [
+        "[1, 2]",
+        '["a"]',
+        '["a", "a"]',
+        '["../a", "b"]',
+        '["a", "/b"]',
+        '["a//c", "b"]',
+        '["a", "\\ud800"]',
+        '["a", ""]',
+        "x",
+    ],
 )
 def test_what_is_no_note_is_passed_over(line: str) -> None:
     assert read_notes(f"S\n\nMvcfs-Renamed: {line}\n") == {}

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mvcfs.types import Attributes, BlobContent, DirChange, FileChange, LargeContent, TreeEntry
-from mvcfs.versions import renames
-from mvcfs.versions.objects import GitObjects
-from mvcfs.versions.renames import Rename, find_directory_renames, find_renames, moved_path
-from mvcfs.versions.tree_builder import build_tree
-from mvcfs.versions.tree_reader import list_tree
+from mvcfs.versions.git.objects import GitObjects
+from mvcfs.versions.trees import renames
+from mvcfs.versions.trees.builder import build_tree
+from mvcfs.versions.trees.reader import list_tree
+from mvcfs.versions.trees.renames import Rename, find_directory_renames, find_renames, moved_path
 
 TEXT = b"".join(b"line %d of a text\n" % number for number in range(40))
 
@@ -111,7 +111,11 @@ def test_too_many_entries_are_not_looked_at(objects: GitObjects, monkeypatch: py
 
 def test_whole_directories(objects: GitObjects) -> None:
     removed = {b"d": directory(objects, {b"a": b"1"}), b"e": directory(objects, {}, 5), b"f": directory(objects, {}, 6)}
-    added = {b"x": directory(objects, {b"a": b"1"}, 9), b"y": directory(objects, {}, 5), b"f2": directory(objects, {}, 7)}
+    added = {
+        b"x": directory(objects, {b"a": b"1"}, 9),
+        b"y": directory(objects, {}, 5),
+        b"f2": directory(objects, {}, 7),
+    }
     assert find_renames(objects, removed, added) == [Rename(b"d", b"x"), Rename(b"e", b"y")]
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from mvcfs.errors import AlreadyExists, InvalidName, NotFound, ReadOnly, UnknownOutcome
 from mvcfs.types import DirChange, StoredFile
-from mvcfs.versions.publish import CommitRequest
+from mvcfs.versions.log.publish import CommitRequest
 from mvcfs.versions.store import Store
 from tests.versions.simulated import (
     AUTHOR,

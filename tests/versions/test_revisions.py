@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mvcfs.errors import InvalidName
-from mvcfs.versions.revisions import (
+from mvcfs.versions.history.revisions import (
     ByCommit,
     ByName,
     ByNumber,

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 from mvcfs.errors import CorruptData
 from mvcfs.types import Attributes, BlobContent, DirChange, FileChange, LargeContent, TreeEntry
-from mvcfs.versions.attributes import AttrRow, serialise_rows
-from mvcfs.versions.git_format import RawCommit, RawEntry, Signature
+from mvcfs.versions.git.format import RawCommit, RawEntry, Signature
+from mvcfs.versions.git.objects import GitObjects
+from mvcfs.versions.git.pointer import make_pointer
 from mvcfs.versions.names import ATTRS_NAME, GITATTRIBUTES, escape_name
-from mvcfs.versions.objects import GitObjects
-from mvcfs.versions.pointer import make_pointer
-from mvcfs.versions.tree_builder import build_tree
-from mvcfs.versions.tree_reader import EMPTY_TREE_OID, TreeReader, list_tree, root_attributes
+from mvcfs.versions.trees.attributes import AttrRow, serialise_rows
+from mvcfs.versions.trees.builder import build_tree
+from mvcfs.versions.trees.reader import EMPTY_TREE_OID, TreeReader, list_tree, root_attributes
 
 DIR = Attributes(0o040755, 1000, 1000, 5)
 FILE = Attributes(0o100644, 1000, 1000, 123456789)
@@ -48,7 +48,7 @@ def listed(objects: GitObjects, tree: str) -> dict[bytes, TreeEntry]:
 
 
 def content_of(objects: GitObjects, entry: TreeEntry) -> bytes:
-    from mvcfs.versions import gitattributes
+    from mvcfs.versions.git import gitattributes
 
     assert isinstance(entry.content, BlobContent)
     data = objects.read_kind(entry.content.oid, "blob")

@@ -10,9 +10,10 @@ from hypothesis import HealthCheck, settings
 
 from mvcfs.errors import CorruptData, MvcfsError
 from mvcfs.types import StoredFile
-from mvcfs.versions import commits, pack_joining, publish, trimming, upkeep
 from mvcfs.versions.check import Severity
-from mvcfs.versions.pack_joining import FAN, Joinable, plan_join
+from mvcfs.versions.log import publish, trimming
+from mvcfs.versions.publishing import commits, pack_joining, upkeep
+from mvcfs.versions.publishing.pack_joining import FAN, Joinable, plan_join
 from mvcfs.versions.repository import ModelRepository
 from tests.versions.simulated import (
     Clock,

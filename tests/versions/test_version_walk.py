@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from mvcfs.errors import CorruptData
 from mvcfs.types import Author, LargeContent
-from mvcfs.versions.publish import CommitRequest
+from mvcfs.versions.history.version_walk import Found, Wanted
+from mvcfs.versions.log.publish import CommitRequest
 from mvcfs.versions.repository import ModelRepository
-from mvcfs.versions.version_walk import Found, Wanted
 
 from .simulated import ROOT, Clock, World, commit_files, make_model, open_host
 from .test_comparing import ROOTS, as_change, flat

@@ -55,7 +55,9 @@ steps = st.builds(
     branch=st.integers(0, 2),
     merged=st.lists(st.integers(0, 2), max_size=2).map(tuple),
     changes=st.lists(changes, max_size=5).map(tuple),
-    message=st.sampled_from([b"", b"one line", b"subject\n\nbody\n", b"latin \xe9\n", b"\n\nleading", "\u4e16".encode()]),
+    message=st.sampled_from(
+        [b"", b"one line", b"subject\n\nbody\n", b"latin \xe9\n", b"\n\nleading", "\u4e16".encode()]
+    ),
     zone=st.sampled_from([b"+0000", b"-0730", b"+1400"]),
     time_s=st.integers(0, 2_000_000_000),
 )
@@ -79,7 +81,10 @@ def stream(history: History) -> bytes:
     tips: dict[int, int] = {}
     for number, step in enumerate(history.steps, 1):
         person = b"N\xc3\xa4me %d <a%d@example.com> %d %s" % (step.branch, step.branch, step.time_s, step.zone)
-        out.append(b"commit refs/heads/%s\nmark :%d\nauthor %s\ncommitter %s\n" % (BRANCHES[step.branch], number, person, person))
+        out.append(
+            b"commit refs/heads/%s\nmark :%d\nauthor %s\ncommitter %s\n"
+            % (BRANCHES[step.branch], number, person, person)
+        )
         out.append(b"data %d\n%s\n" % (len(step.message), step.message))
         if step.branch in tips:
             out.append(b"from :%d\n" % tips[step.branch])
@@ -146,5 +151,7 @@ def lfs_repository(folder: Path, settings: dict[str, str], sizes: Sequence[int] 
     working_repository(folder)
     git(folder, "lfs", "track", "*.bin", **settings)
     commit_files(folder, {"a.txt": b"one\n", "w/model.bin": os.urandom(sizes[0])}, "first", **settings)
-    commit_files(folder, {"w/model.bin": os.urandom(sizes[0] + 1), "small.bin": os.urandom(sizes[1])}, "second", **settings)
+    commit_files(
+        folder, {"w/model.bin": os.urandom(sizes[0] + 1), "small.bin": os.urandom(sizes[1])}, "second", **settings
+    )
     return folder

@@ -31,7 +31,9 @@ async def compared(host: Host, before: str | None = None, after: str | None = No
 
 
 def changes(result: Json) -> list[tuple[str, str, str]]:
-    return [(row["change"], row["file"] or row["old_file"], row["name"] or row["old_name"]) for row in result["tensors"]]
+    return [
+        (row["change"], row["file"] or row["old_file"], row["name"] or row["old_name"]) for row in result["tensors"]
+    ]
 
 
 async def test_directories_are_apart_and_other_files_are_left_alone(tmp_path: Path) -> None:
@@ -77,9 +79,7 @@ async def test_unpublished_files_are_read_as_they_are(tmp_path: Path) -> None:
         assert result["totals"]["same"] == 1
 
 
-async def test_a_damaged_file_and_too_many_tensors_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_damaged_file_and_too_many_tensors_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with writing(tmp_path) as host:
         main = await host.driver.ino(())
         data = save({name: np.zeros(3, np.int8) for name in "abc"})

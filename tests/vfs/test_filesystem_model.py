@@ -103,7 +103,11 @@ class Driver:
         async def draw(ino: int) -> Any:
             attr = await self.fs.getattr(ino)
             if stat.S_ISDIR(attr.mode):
-                return ("dir", attr.mode, tuple([(name, await draw(child)) for name, child in sorted(await self.list(ino))]))
+                return (
+                    "dir",
+                    attr.mode,
+                    tuple([(name, await draw(child)) for name, child in sorted(await self.list(ino))]),
+                )
             if stat.S_ISLNK(attr.mode):
                 return ("link", await self.fs.readlink(ino))
             key = ino if attr.nlink > 1 else -len(groups) - 1
@@ -227,7 +231,13 @@ class Model:
             return False
         if stat.S_ISDIR(item.mode) and target[: len(source)] == source and len(target) > len(source):
             return False
-        if flags == 2 and old is not None and stat.S_ISDIR(old.mode) and source[: len(target)] == target and len(source) > len(target):
+        if (
+            flags == 2
+            and old is not None
+            and stat.S_ISDIR(old.mode)
+            and source[: len(target)] == target
+            and len(source) > len(target)
+        ):
             return False
         if item is old:
             return True

@@ -28,7 +28,7 @@ from mvcfs.errors import (
 from mvcfs.storage.faults import Fault, FaultyStorage
 from mvcfs.storage.local import LocalStorage
 from mvcfs.storage.wrapper import Call
-from mvcfs.versions import git_source
+from mvcfs.versions.plain_git import git_source
 from mvcfs.versions.store import Store
 from tests.e2e.tools import git
 from tests.vfs.git_sources import (
@@ -73,7 +73,9 @@ STEP = Step(0, (), ((b"a", b"100644", b"1"),), b"m", b"+0000", 5)
 
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(histories)
-@example(History([STEP, Step(1, (0,), ((b".mvcfs-attrs", b"100644", b"mine"),), b"", b"-0730", 1)], [(0, True), (1, False)]))
+@example(
+    History([STEP, Step(1, (0,), ((b".mvcfs-attrs", b"100644", b"mine"),), b"", b"-0730", 1)], [(0, True), (1, False)])
+)
 def test_export_of_an_import_is_the_same_repository(history: History) -> None:
     async def play(folder: Path) -> None:
         source, target = make(folder / "source.git", history), folder / "target.git"
@@ -124,7 +126,11 @@ async def test_git_lfs_there_and_back(tmp_path: Path) -> None:
         assert (await host.commit())["version"] == 3
         await host.fs.mkdir(await host.driver.ino(()), b"sub", 0o755, ROOT)
         sub = await host.driver.ino((b"sub",))
-        for name, data in ((b".gitattributes", b"*.bin -filter\n*.pt filter=lfs diff=lfs merge=lfs -text\n"), (b"x.bin", b"x"), (b"x.pt", b"y")):
+        for name, data in (
+            (b".gitattributes", b"*.bin -filter\n*.pt filter=lfs diff=lfs merge=lfs -text\n"),
+            (b"x.bin", b"x"),
+            (b"x.pt", b"y"),
+        ):
             file, _ = await host.fs.create(sub, name, 0o644, os.O_RDWR, ROOT)
             await host.fs.write(file.fh, 0, data)
             await host.fs.release(file.fh)
@@ -133,14 +139,22 @@ async def test_git_lfs_there_and_back(tmp_path: Path) -> None:
         assert await fsck(host) == []
         await export(host, tmp_path / "out.git")
     assert git(tmp_path / "out.git", "fsck", "--strict", "--full").stderr == ""
-    assert git(tmp_path / "out.git", "rev-parse", "main~2", "v1").stdout == git(source, "rev-parse", "main", "v1").stdout
+    assert (
+        git(tmp_path / "out.git", "rev-parse", "main~2", "v1").stdout == git(source, "rev-parse", "main", "v1").stdout
+    )
     clone = tmp_path / "clone"
     git(tmp_path, "clone", "-q", str(tmp_path / "out.git"), str(clone), **lfs)
     assert git(clone, "status", "--porcelain", **lfs).stdout == ""
     git(clone, "lfs", "fsck", **lfs)
     assert (clone / "w/model.bin").read_bytes() == model_bin[:100] + b"changed here" + model_bin[112:]
     assert (clone / "small.bin").read_bytes() == b"!" + small_bin[1:]
-    for name, data in (("new.txt", b"new\n"), ("tiny.bin", b"tiny"), ("empty.bin", b""), ("sub/x.bin", b"x"), ("sub/x.pt", b"y")):
+    for name, data in (
+        ("new.txt", b"new\n"),
+        ("tiny.bin", b"tiny"),
+        ("empty.bin", b""),
+        ("sub/x.bin", b"x"),
+        ("sub/x.pt", b"y"),
+    ):
         assert (clone / name).read_bytes() == data
     assert git(clone, "diff", "--name-only", "HEAD~2", "HEAD~1", **lfs).stdout.split() == [
         ".gitattributes", ".mvcfs-attrs", "empty.bin", "new.txt", "small.bin", "tiny.bin",
@@ -162,7 +176,9 @@ async def test_large_blobs_stay_blobs_until_they_change(tmp_path: Path) -> None:
         assert await read(host, b"big") == big
         assert await read(host, b"big", top=b"main@1") == big
         model = await host.engine.model("m")
-        entries = await model.data.entries((await model.data.repository.commit_info(model.data.repository.refs.branch("main").tip)).tree)
+        entries = await model.data.entries(
+            (await model.data.repository.commit_info(model.data.repository.refs.branch("main").tip)).tree
+        )
         assert entries[b"big"].content.size_bytes == 3_000_000
         await host.driver.write(await host.driver.ino((b"big",)), 1_000_000, b"!")
         assert await read(host, b"big") == big[:1_000_000] + b"!" + big[1_000_001:]
@@ -174,7 +190,9 @@ async def test_large_blobs_stay_blobs_until_they_change(tmp_path: Path) -> None:
         await export(host, tmp_path / "out.git")
     out = tmp_path / "out.git"
     assert git(out, "cat-file", "-p", "main:big").stdout.startswith("version https://git-lfs")
-    assert git(out, "rev-parse", "main:other", "main:d").stdout == git(source, "rev-parse", "main:other", "main:d").stdout
+    assert (
+        git(out, "rev-parse", "main:other", "main:d").stdout == git(source, "rev-parse", "main:other", "main:d").stdout
+    )
     assert git(out, "fsck", "--strict", "--full").stderr == ""
 
 
@@ -494,9 +512,7 @@ async def test_moves_of_aliases_come_along(tmp_path: Path) -> None:
             assert await commands["alias_log"]({"mount_path": "copy", "name": name}) == {**here, "model": "copy"}
             assert len(here["moves"]) == 2
         # Once more changes nothing: what is there has a log of its own.
-        await commands["alias_set"](
-            {"mount_path": "copy", "name": "best", "revision": "main@1", "message": "back"}
-        )
+        await commands["alias_set"]({"mount_path": "copy", "name": "best", "revision": "main@1", "message": "back"})
         await bring(host, first, "copy", update=True)
         assert len((await commands["alias_log"]({"mount_path": "copy", "name": "best"}))["moves"]) == 3
         await bring(host, first, "renamed", renames=["best=better", "gone="])

@@ -154,7 +154,12 @@ async def test_a_read_only_mount_changes_nothing_whatever_the_kernel_lets_throug
 
 @pytest.mark.parametrize(
     ("revision", "branch", "version", "state"),
-    [("v1", None, None, "snapshot"), ("main@2", "main", 2, "snapshot"), ("main~1", "main", 2, "snapshot"), ("main", "main", 3, "clean")],
+    [
+        ("v1", None, None, "snapshot"),
+        ("main@2", "main", 2, "snapshot"),
+        ("main~1", "main", 2, "snapshot"),
+        ("main", "main", 3, "clean"),
+    ],
 )
 async def test_commands_take_paths_in_what_is_shown(
     tmp_path: Path, revision: str, branch: str | None, version: int | None, state: str
@@ -167,7 +172,13 @@ async def test_commands_take_paths_in_what_is_shown(
         async with part(tmp_path / "store", tmp_path / "r", revision) as engine:
             ask = engine.commands
             info = await ask["info"]({"mount_path": "f"})
-            assert [info[key] for key in ("model", "branch", "version", "path", "state")] == ["m", branch, version, "f", state]
+            assert [info[key] for key in ("model", "branch", "version", "path", "state")] == [
+                "m",
+                branch,
+                version,
+                "f",
+                state,
+            ]
             newest = 2 if state == "snapshot" else 3
             for path in ("", "f", "./f/"):
                 log = await ask["log"]({"mount_path": path})

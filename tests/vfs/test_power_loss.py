@@ -9,7 +9,7 @@ import pytest
 
 from mvcfs.storage.local import LocalStorage
 from mvcfs.versions.store import Store
-from mvcfs.vfs import overlay
+from mvcfs.vfs.working_tree import overlay
 from tests.vfs.test_filesystem_model import ROOT, Driver, opened
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from mvcfs.errors import AlreadyExists, ReadOnly
 from mvcfs.vfs.attr import SetAttr
-from mvcfs.vfs.namespace import RENAME_EXCHANGE
+from mvcfs.vfs.working_tree.namespace import RENAME_EXCHANGE
 from tests.vfs.test_filesystem_model import ROOT
 from tests.vfs.test_review_hosts import COMMIT, Host, two_hosts
 

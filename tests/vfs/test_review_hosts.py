@@ -327,7 +327,7 @@ async def test_a_kill_after_a_merged_version_keeps_what_was_removed_since_remove
         async def killed(*_args: object, **_more: object) -> None:
             raise Killed
 
-        monkeypatch.setattr("mvcfs.vfs.committer.adopt", killed)
+        monkeypatch.setattr("mvcfs.vfs.working_tree.committer.adopt", killed)
         with pytest.raises(Killed):
             await a.commit()
         monkeypatch.undo()

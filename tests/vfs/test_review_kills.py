@@ -13,7 +13,7 @@ from mvcfs.storage.local import LocalStorage
 from mvcfs.versions.store import Store
 from mvcfs.vfs.attr import SetAttr
 from mvcfs.vfs.engine import Engine
-from mvcfs.vfs.node import Node
+from mvcfs.vfs.working_tree.node import Node
 from tests.vfs.test_filesystem_model import ROOT, Driver, opened
 
 COMMIT = {"mount_path": "m/main", "message": "x"}

@@ -11,7 +11,7 @@ from mvcfs.errors import Transient, UnknownOutcome
 from mvcfs.storage.faults import Fault, FaultyStorage
 from mvcfs.storage.local import LocalStorage
 from mvcfs.storage.wrapper import Call
-from mvcfs.versions import publish
+from mvcfs.versions.log import publish
 from mvcfs.versions.store import Store
 from tests.vfs.test_filesystem_model import ROOT, Driver, opened
 

@@ -22,7 +22,7 @@ from mvcfs.storage.faults import FaultyStorage
 from mvcfs.storage.memory import MemoryStorage, MemoryStore
 from mvcfs.storage.wrapper import Call
 from mvcfs.versions.check import Severity
-from mvcfs.versions.log_state import LogState
+from mvcfs.versions.log.state import LogState
 from mvcfs.vfs.engine import Engine
 from tests.vfs.test_filesystem_model import NOTHING_AUTOMATIC, ROOT, Driver
 

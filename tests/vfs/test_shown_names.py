@@ -7,8 +7,8 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mvcfs.versions.records import AliasChange, BranchHide, BranchMove, TagChange
-from mvcfs.versions.refs import Refs, RefTable
+from mvcfs.versions.log.records import AliasChange, BranchHide, BranchMove, TagChange
+from mvcfs.versions.log.refs import Refs, RefTable
 from mvcfs.vfs.shown_names import LEVEL, ShownNames
 
 

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 
 from mvcfs.errors import CorruptData
-from mvcfs.vfs import tensor_diff
-from mvcfs.vfs.safetensors_header import MAX_HEADER_BYTES, header_length, parse_header
-from mvcfs.vfs.tensor_diff import Piece, Placed, compare_bytes, match_tensors, read_tensors, unequal_spans
-from mvcfs.vfs.tensor_numbers import difference, has_numbers
+from mvcfs.vfs.tensors import diff as tensor_diff
+from mvcfs.vfs.tensors.diff import Piece, Placed, compare_bytes, match_tensors, read_tensors, unequal_spans
+from mvcfs.vfs.tensors.numbers import difference, has_numbers
+from mvcfs.vfs.tensors.safetensors_header import MAX_HEADER_BYTES, header_length, parse_header
 
 # -- headers ---------------------------------------------------------------------------------------------------------
 
@@ -33,7 +33,11 @@ def tensor(dtype: str, shape: list[int], begin: int, end: int) -> dict[str, obje
 
 
 def test_a_header_as_the_library_writes_it() -> None:
-    arrays = {"b": np.zeros((2, 3), np.float32), "a": np.arange(5, dtype=np.int64), "empty": np.zeros((0, 4), np.float16)}
+    arrays = {
+        "b": np.zeros((2, 3), np.float32),
+        "a": np.arange(5, dtype=np.int64),
+        "empty": np.zeros((0, 4), np.float16),
+    }
     data = save(arrays, metadata={"format": "pt"})
     length = header_length(data[:8], len(data), "f")
     found = {one.name: one for one in parse_header(data[8 : 8 + length], len(data), "f")}
@@ -85,7 +89,7 @@ def test_a_header_that_cant_be_is_refused(data: bytes, said: str) -> None:
         parse_header(data, 8 + len(data) + 16, "f")
 
 
-@given(st.binary(max_size=300) | st.text("{}[]\":,0123456789adtypesh_ofsF", max_size=200).map(str.encode))
+@given(st.binary(max_size=300) | st.text('{}[]":,0123456789adtypesh_ofsF', max_size=200).map(str.encode))
 def test_no_header_does_more_than_be_refused(data: bytes) -> None:
     with contextlib.suppress(CorruptData):
         for one in parse_header(data, 8 + len(data) + 100, "f"):
@@ -218,7 +222,9 @@ def test_spans_leave_out_only_what_is_equal(data: st.DataObject) -> None:
         new[at] ^= 1
     pads = [data.draw(st.integers(0, 9)) for _ in "ab"]
     cuts = [data.draw(st.lists(st.integers(0, size + 9), max_size=12)) for _ in "ab"]
-    files = [Recorded(bytes(pad) + bytes(raw) + bytes(3), cut) for raw, pad, cut in zip((old, new), pads, cuts, strict=True)]
+    files = [
+        Recorded(bytes(pad) + bytes(raw) + bytes(3), cut) for raw, pad, cut in zip((old, new), pads, cuts, strict=True)
+    ]
     first = item * data.draw(st.integers(0, size // item - 1))
     window = (first, data.draw(st.integers(first // item + 1, size // item)) * item)
     pieces = [

@@ -80,7 +80,9 @@ async def check(engine: Engine, driver: Driver, versions: int) -> int:
         really, really_modes = effect(committed, before)
         # A large file that was written has no digest yet: whether it is what it was is known when it is hashed.
         unknown = {row["path"] for row in working[old]["changes"] if row["digest"] is None and row["kind"] == "file"}
-        assert {p: s for p, s in said.items() if p not in unknown} == {p: s for p, s in really.items() if p not in unknown}
+        assert {p: s for p, s in said.items() if p not in unknown} == {
+            p: s for p, s in really.items() if p not in unknown
+        }
         assert {p: m for p, m in modes.items() if p not in unknown} == {
             p: m for p, m in really_modes.items() if p not in unknown
         }

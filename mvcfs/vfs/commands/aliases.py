@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mvcfs.errors import InvalidArgument
 from mvcfs.types import NS_PER_S
-from mvcfs.versions.alias_log import AliasMove
+from mvcfs.versions.log.alias_log import AliasMove
 from mvcfs.vfs.changes import Json
 from mvcfs.vfs.commands.arguments import author_of_request, name_of
 from mvcfs.vfs.commands.targets import branch_of, parse_target

@@ -7,7 +7,7 @@ import os
 from mvcfs.errors import InvalidArgument
 from mvcfs.types import Author
 from mvcfs.vfs.changes import Json
-from mvcfs.vfs.messages import author_of
+from mvcfs.vfs.working_tree.messages import author_of
 
 
 def name_of(args: Json) -> str:

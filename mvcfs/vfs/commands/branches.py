@@ -6,8 +6,8 @@ import time
 
 from mvcfs.errors import Busy, NotPermitted
 from mvcfs.types import NS_PER_S
-from mvcfs.versions.divergence import Divergence
-from mvcfs.versions.refs import BranchState
+from mvcfs.versions.history.divergence import Divergence
+from mvcfs.versions.log.refs import BranchState
 from mvcfs.vfs.changes import Json, count_changes
 from mvcfs.vfs.commands.arguments import name_of, text_of
 from mvcfs.vfs.commands.targets import parse_target
@@ -78,7 +78,9 @@ class BranchCommands:
         state = model.data.repository.refs.branch(name)
         branch = model.branches.get(state.id)
         if branch is not None and branch is self._engine.part.branch:
-            raise Busy(f"this mount shows {model.name}/{name} as its root: unmount it first, or delete the branch elsewhere")
+            raise Busy(
+                f"this mount shows {model.name}/{name} as its root: unmount it first, or delete the branch elsewhere"
+            )
         if branch is not None and branch.tree.root.changed:
             counts = count_changes(branch)
             unpublished = counts["changed_files"] + counts["ignored_files"]

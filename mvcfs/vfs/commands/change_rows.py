@@ -10,11 +10,11 @@ from collections.abc import Iterable
 import trio
 
 from mvcfs.types import Attributes, BlobContent, LargeContent, TreeEntry
-from mvcfs.versions.comparing import Change, Changes
+from mvcfs.versions.trees.comparing import Change, Changes
 from mvcfs.vfs.changes import Json
 from mvcfs.vfs.shown import digest
 from mvcfs.vfs.sources import ModelData
-from mvcfs.vfs.working_changes import WorkingChanges
+from mvcfs.vfs.working_tree.working_changes import WorkingChanges
 
 _TEXT_FILE_BYTES = 64 * 1024
 _TEXT_FILE_LINES = 2_000

@@ -10,7 +10,7 @@ from mvcfs.vfs.commands.change_rows import ChangeRows
 from mvcfs.vfs.commands.diff_sides import Side, add_changes, compare_sides, parse_sides
 from mvcfs.vfs.model import OpenModel
 from mvcfs.vfs.service import StoreService
-from mvcfs.vfs.working_changes import WorkingChanges
+from mvcfs.vfs.working_tree.working_changes import WorkingChanges
 
 
 class DiffCommands:

@@ -9,14 +9,14 @@ import os
 from dataclasses import dataclass, replace
 
 from mvcfs.errors import InvalidArgument, InvalidName, NotFound
-from mvcfs.versions.comparing import Change, Changes
+from mvcfs.versions.trees.comparing import Change, Changes
 from mvcfs.vfs.changes import Json
 from mvcfs.vfs.commands.targets import Target, parse_target
 from mvcfs.vfs.comparison import Spot, compare_spots, entry_at
 from mvcfs.vfs.model import OpenModel
 from mvcfs.vfs.service import StoreService
-from mvcfs.vfs.working_changes import WorkingChanges, compare_working
-from mvcfs.vfs.worktree import WorkingTree
+from mvcfs.vfs.working_tree.working_changes import WorkingChanges, compare_working
+from mvcfs.vfs.working_tree.worktree import WorkingTree
 
 
 @dataclass(frozen=True, slots=True)

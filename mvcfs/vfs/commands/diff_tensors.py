@@ -11,17 +11,17 @@ import trio
 from mvcfs.content.reader import LargeReader
 from mvcfs.errors import LimitExceeded, NotFound
 from mvcfs.types import BlobContent, Content, TreeEntry
-from mvcfs.versions.comparing import Change
+from mvcfs.versions.trees.comparing import Change
 from mvcfs.vfs.changes import Json
 from mvcfs.vfs.command_progress import command_progress
 from mvcfs.vfs.commands.diff import Comparison, compare
 from mvcfs.vfs.commands.diff_sides import Side
-from mvcfs.vfs.node import Node
 from mvcfs.vfs.service import StoreService
 from mvcfs.vfs.sources import ContentSource, ModelData
-from mvcfs.vfs.tensor_diff import Compared, Piece, Placed, StoredFile, compare_bytes, match_tensors, read_tensors
-from mvcfs.vfs.working_changes import find_node
-from mvcfs.vfs.worktree import WorkingTree
+from mvcfs.vfs.tensors.diff import Compared, Piece, Placed, StoredFile, compare_bytes, match_tensors, read_tensors
+from mvcfs.vfs.working_tree.node import Node
+from mvcfs.vfs.working_tree.working_changes import find_node
+from mvcfs.vfs.working_tree.worktree import WorkingTree
 
 SUFFIX = b".safetensors"
 _MOST_ROWS = 100_000

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 
 from mvcfs.errors import Conflict, InvalidArgument, ReadOnly
 from mvcfs.types import TreeEntry
-from mvcfs.versions.edits import Edit, EditOutcome, EditRequest, PathConflict, RestoreEdit
-from mvcfs.versions.merge_edits import BOTH, OURS, THEIRS, Choices, MergeEdit, RevertEdit
+from mvcfs.versions.publishing.edits import Edit, EditOutcome, EditRequest, PathConflict, RestoreEdit
+from mvcfs.versions.publishing.merge_edits import BOTH, OURS, THEIRS, Choices, MergeEdit, RevertEdit
 from mvcfs.vfs.changes import Json
 from mvcfs.vfs.commands.arguments import author_of_request, text_of
 from mvcfs.vfs.commands.targets import Target, parse_target
-from mvcfs.vfs.messages import trailers, with_trailers
 from mvcfs.vfs.model import OpenModel
 from mvcfs.vfs.service import StoreService
+from mvcfs.vfs.working_tree.messages import trailers, with_trailers
 
 _SHOWN_COMMIT = 10
 

@@ -27,10 +27,10 @@ from mvcfs.errors import (
 )
 from mvcfs.types import LargeContent, StoredFile
 from mvcfs.versions.gather import gather
-from mvcfs.versions.git_source import GitSource, Stage
-from mvcfs.versions.import_plan import ChosenRefs, ImportPlan, check_targets, choose_refs
+from mvcfs.versions.log.refs import Refs
 from mvcfs.versions.names import check_model_name
-from mvcfs.versions.refs import Refs
+from mvcfs.versions.plain_git.git_source import GitSource, Stage
+from mvcfs.versions.plain_git.import_plan import ChosenRefs, ImportPlan, check_targets, choose_refs
 from mvcfs.vfs.changes import Json
 from mvcfs.vfs.command_progress import command_progress
 from mvcfs.vfs.commands.local_files import local_errors

@@ -7,17 +7,17 @@ from collections.abc import Sequence
 
 from mvcfs.errors import InvalidArgument, NotFound
 from mvcfs.types import NS_PER_S
-from mvcfs.versions.comparing import Changes
-from mvcfs.versions.history import CommitInfo
-from mvcfs.versions.revisions import parse_time
-from mvcfs.versions.version_walk import Found, Wanted
+from mvcfs.versions.history.revisions import parse_time
+from mvcfs.versions.history.version_walk import Found, Wanted
+from mvcfs.versions.history.versions import CommitInfo
+from mvcfs.versions.trees.comparing import Changes
 from mvcfs.vfs.changes import Json
 from mvcfs.vfs.commands.change_rows import ChangeRows, entry_fields
 from mvcfs.vfs.commands.targets import Target, parse_target
 from mvcfs.vfs.comparison import Spot, compare_spots
-from mvcfs.vfs.messages import STORED_TRAILER
 from mvcfs.vfs.model import OpenModel
 from mvcfs.vfs.service import StoreService
+from mvcfs.vfs.working_tree.messages import STORED_TRAILER
 
 _DEFAULT_LOG_LIMIT = 1000
 

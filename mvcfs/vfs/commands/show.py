@@ -6,8 +6,8 @@ import os
 
 from mvcfs.errors import InvalidArgument, NotFound
 from mvcfs.types import NS_PER_S
-from mvcfs.versions.comparing import Changes
-from mvcfs.versions.version_walk import Wanted
+from mvcfs.versions.history.version_walk import Wanted
+from mvcfs.versions.trees.comparing import Changes
 from mvcfs.vfs.changes import Json
 from mvcfs.vfs.commands.change_rows import ChangeRows, entry_fields
 from mvcfs.vfs.commands.history import path_fields, tags_by_commit, version_row

@@ -10,11 +10,11 @@ from mvcfs.types import BlobContent, Content, LargeContent, TreeEntry
 from mvcfs.vfs.changes import Json, count_changes
 from mvcfs.vfs.commands.arguments import author_of_request
 from mvcfs.vfs.commands.targets import Target, parse_target
-from mvcfs.vfs.committer import Destination
 from mvcfs.vfs.model import Branch, OpenModel
-from mvcfs.vfs.node import Node
 from mvcfs.vfs.presence import conflicts_of, others_of
 from mvcfs.vfs.service import StoreService
+from mvcfs.vfs.working_tree.committer import Destination
+from mvcfs.vfs.working_tree.node import Node
 
 
 class StateCommands:

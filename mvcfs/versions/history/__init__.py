@@ -1,0 +1,1 @@
+"""Versions as lines, revisions that name them, walks along paths and graphs."""

@@ -1,0 +1,1 @@
+"""The ref log of a store: records, their publication, state, checkpoints, leases."""

@@ -1,0 +1,1 @@
+"""Ordinary Git repositories brought in and given out."""

@@ -1,0 +1,1 @@
+"""Trees of versions with their attributes: reading, building, editing, comparing."""

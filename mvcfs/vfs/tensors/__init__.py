@@ -1,0 +1,1 @@
+"""Safetensors files compared tensor by tensor."""
