@@ -88,7 +88,7 @@ class MountedEngine:
         return DrainReport(files, size, "; ".join(reasons))
 
     def _branches(self) -> Iterator[Branch]:
-        return (branch for model in self._engine.models.values() for branch in model.branches.values())
+        return (branch for model in self._engine.models.by_name.values() for branch in model.branches.values())
 
     async def aclose(self) -> None:
         """Lets go of everything."""

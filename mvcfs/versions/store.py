@@ -99,6 +99,11 @@ class Store:
         self._storage = storage
         self.id = store_id
 
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return self._storage.url
+
     # --- the store itself
 
     @staticmethod

@@ -11,7 +11,7 @@ import shutil
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -31,12 +31,14 @@ from mvcfs.versions.log.refs import BranchState
 from mvcfs.versions.repository import ModelRepository
 from mvcfs.versions.store import Store
 from mvcfs.vfs.attr import Statfs
-from mvcfs.vfs.changes import Json, count_changes
+from mvcfs.vfs.changes import Json
 from mvcfs.vfs.invalidate import Invalidator
 from mvcfs.vfs.local_folder import LocalFolder
 from mvcfs.vfs.model import OpenModel, Services
+from mvcfs.vfs.open_models import OpenModels
 from mvcfs.vfs.part import Part, find_part, names_version
 from mvcfs.vfs.presence import Presence
+from mvcfs.vfs.room import Room
 from mvcfs.vfs.snapshot import SnapshotPool
 from mvcfs.vfs.sources import ModelData
 from mvcfs.vfs.working_tree.follow import Invalidation
@@ -45,26 +47,9 @@ from mvcfs.vfs.working_tree.overlay import Overlay
 log = logging.getLogger(__name__)
 
 SOFTWARE = "mvcfs"
-_STATFS_BLOCK_BYTES = 4096
-_STATFS_KEPT_S = 5.0
 _WARNINGS_KEPT = 1000
 # A program that waits for the daemon in a directory keeps its names from being dropped; their timeout ends soon.
 _KERNEL_TOLD_S = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Left:
-    """What an overlay still holds.
-
-    Attributes:
-        files: Changed files that no version holds.
-        bytes: Their bytes.
-        ignored: Files that versions never take.
-    """
-
-    files: int
-    bytes: int
-    ignored: int
 
 
 class StoreService:
@@ -85,8 +70,7 @@ class StoreService:
         self.content_config = ContentConfig()
         self.budget = Budget(config.memory_bytes)
         self.local_dir = folder.path
-        self.models: dict[str, OpenModel] = {}
-        self._gone: dict[str, OpenModel] = {}
+        self.models = OpenModels(store, config.refresh_s, self._open_model)
         self.since_s = time.time()
         self.overlay: Overlay | None = None
         self.staging: Staging | None = None
@@ -96,13 +80,11 @@ class StoreService:
         self.part = Part()
         self.store_error: str | None = None
         self.store_error_since_s: float | None = None
-        self._presence = Presence(storage, self._all_models, self.publisher, read_only=config.read_only)
+        self._presence = Presence(storage, self.models.all, self.publisher, read_only=config.read_only)
         self._nursery = nursery
         self._invalidator = invalidator
         self._folder = folder
-        self._opening = trio.Lock()
-        self._model_names: tuple[float, list[str]] = (-1e9, [])
-        self._statfs: tuple[float, Statfs] | None = None
+        self._room = Room(storage)
         self._warned: dict[str, None] = {}
         self._next_ino = 2
         self.pool = SnapshotPool(self.allocate_ino)
@@ -194,53 +176,9 @@ class StoreService:
         self._next_ino += 1
         return self._next_ino
 
-    async def model_names(self) -> list[str]:
-        """The models of the store, as of at most `refresh_s` ago."""
-        when, names = self._model_names
-        if time.monotonic() - when > self.config.refresh_s:
-            names = await self.store.models()
-            self._model_names = (time.monotonic(), names)
-        return names
-
-    def forget_names(self) -> None:
-        """Has the models listed anew when they are asked for next."""
-        self._model_names = (-1e9, [])
-
     async def model(self, name: str) -> OpenModel:
         """An open model; NotFound."""
-        found = self.models.get(name)
-        if found is not None:
-            return found
-        async with self._opening:
-            if name in self.models:
-                return self.models[name]
-            if name not in await self.model_names():
-                raise NotFound(f"no model {name} in {self.storage.url}")
-            model_id = await self.store.id_of(name)
-            model = next((one for one in self._all_models() if one.data.id == model_id), None)
-            if model is None:
-                model = self.models[name] = await self._open_model(name, model_id)
-            else:
-                self._renamed(model, name)
-            return model
-
-    def _all_models(self) -> list[OpenModel]:
-        """Those that are open, also those that another host removed: their changes wait for an undelete."""
-        return [*self.models.values(), *self._gone.values()]
-
-    def _renamed(self, model: OpenModel, name: str) -> None:
-        """An open model has another name; never is one open twice, for its overlay is one."""
-        self._leaves(model)
-        self._gone.pop(model.data.id, None)
-        displaced = self.models.get(name)
-        if displaced is not None:
-            self._gone[displaced.data.id] = displaced
-        model.data.repository.renamed(name)
-        self.models[name] = model
-
-    def _leaves(self, model: OpenModel) -> None:
-        if self.models.get(model.name) is model:
-            del self.models[model.name]
+        return await self.models.open(name)
 
     async def _open_model(self, name: str, model_id: str) -> OpenModel:
         local_dir = self._model_dir(model_id)
@@ -296,7 +234,7 @@ class StoreService:
             await self.store.discard_hidden(hidden)
             shutil.rmtree(local_dir, ignore_errors=True)
             raise
-        self._model_names = (-1e9, [])
+        self.models.forget_names()
 
     def publisher(self) -> Publisher:
         """Who publishes from here."""
@@ -306,14 +244,14 @@ class StoreService:
     async def create_model(self, name: str) -> None:
         """Makes a model with an empty branch main."""
         await self.store.create_model(name, publisher=self.publisher())
-        self._model_names = (-1e9, [])
+        self.models.forget_names()
 
     async def rename_model(self, old: str, new: str) -> None:
         """Renames a model."""
         model = await self.model(old)
         await self.store.rename_model(old, new)
-        self._model_names = (-1e9, [])
-        self._renamed(model, new)
+        self.models.forget_names()
+        self.models.renamed(model, new)
 
     async def remove_model(self, name: str) -> None:
         """Removes a model without branches, or with one empty branch."""
@@ -324,8 +262,8 @@ class StoreService:
         for branch in list(branches):
             await self.delete_branch(model, branch)
         await self.store.remove_model(name)
-        self._model_names = (-1e9, [])
-        self.models.pop(name, None)
+        self.models.forget_names()
+        self.models.removed(name)
         await model.aclose()
 
     async def delete_branch(self, model: OpenModel, name: str) -> None:
@@ -340,7 +278,7 @@ class StoreService:
     async def undelete_model(self, name: str) -> list[BranchState]:
         """Brings a removed model back with the branches it had at the end."""
         await self.store.undelete_model(name)
-        self._model_names = (-1e9, [])
+        self.models.forget_names()
         model = await self.model(name)
         repository = model.data.repository
         if not repository.refs.branches:
@@ -354,31 +292,18 @@ class StoreService:
 
     async def statfs(self) -> Statfs:
         """Room of the store; the last known when it does not answer."""
-        now = time.monotonic()
-        if self._statfs is not None and now - self._statfs[0] < _STATFS_KEPT_S:
-            return self._statfs[1]
-        try:
-            space = await self.storage.space()
-        except MvcfsError as error:
-            if self._statfs is None:
-                raise
-            log.warning("the store does not say how much room it has: %s", error)
-            return self._statfs[1]
-        block = _STATFS_BLOCK_BYTES
-        found = Statfs(block, space.total_bytes // block, space.free_bytes // block, 1 << 32, 1 << 32, 255)
-        self._statfs = (now, found)
-        return found
+        return await self._room.statfs()
 
     def _hurry_versions(self) -> None:
         """Writers wait for room: closed files become versions at once, so that their staging files can go."""
-        for model in self.models.values():
+        for model in self.models.by_name.values():
             for branch in model.branches.values():
                 branch.settler.hurry()
 
     def _can_free(self) -> bool:
         return any(
             branch.committer.lock.locked() or branch.settler.has_closed()
-            for model in self.models.values()
+            for model in self.models.by_name.values()
             for branch in model.branches.values()
         )
 
@@ -413,14 +338,9 @@ class StoreService:
     async def _refresh_forever(self) -> None:
         while True:
             await trio.sleep(self.config.refresh_s)
-            for model in self._watched():
+            for model in self.models.watched(self.part.model):
                 await self._refresh(model)
             await self._tidy()
-
-    def _watched(self) -> list[OpenModel]:
-        """The models whose news count: what the mount shows also while it is removed, since it may come back."""
-        shown = self.part.model
-        return [*self.models.values(), *(model for model in self._gone.values() if model is shown)]
 
     async def _tidy(self) -> None:
         """What local disk needs now and then. A failure is logged, and the next round tries again."""
@@ -437,7 +357,7 @@ class StoreService:
             return
 
         def rewrite() -> None:
-            for model in self.models.values():
+            for model in self.models.by_name.values():
                 for branch in model.branches.values():
                     branch.tree.rewrite()
 
@@ -448,10 +368,9 @@ class StoreService:
             try:
                 await model.refresh()
             except NotFound:
-                await self._model_gone(model)
+                await self.models.missing(model)
             else:
-                if self._gone.get(model.data.id) is model:  # it was removed, and is there again
-                    self._renamed(model, model.name)
+                self.models.answered(model)
         except NotFound:
             self._note_store_error(f"there is no mvcfs store at {self.storage.url} any more")
         except MvcfsError as error:
@@ -469,25 +388,10 @@ class StoreService:
             self.store_error_since_s = time.time()
         self.store_error = text
 
-    async def _model_gone(self, model: OpenModel) -> None:
-        """A model was renamed or removed on another host."""
-        old = model.name
-        new = await self.store.find_by_id(model.data.id)
-        self._model_names = (-1e9, [])
-        if new is None and model.data.id in self._gone:
-            return
-        if new is None:
-            log.warning("the model %s was removed elsewhere", old)
-            self._leaves(model)
-            self._gone[model.data.id] = model
-            return
-        log.warning("the model %s was renamed to %s elsewhere", old, new)
-        self._renamed(model, new)
-
     def progress(self) -> Json:
         """What commits are under way, at once: for whoever waits for them."""
         running = []
-        for model in self.models.values():
+        for model in self.models.by_name.values():
             for branch in model.branches.values():
                 progress = branch.committer.progress
                 if progress.step != "idle":
@@ -504,26 +408,15 @@ class StoreService:
                     )
         return {"commits": running}
 
-    async def left(self) -> Left:
-        """What no version holds, ignored files not counted."""
-        files = size = ignored = 0
-        for model in self._all_models():
-            for branch in model.branches.values():
-                counts = count_changes(branch)
-                files += int(counts["changed_files"])
-                size += int(counts["changed_bytes"])
-                ignored += int(counts["ignored_files"])
-        return Left(files, size, ignored)
-
     async def drain(self) -> None:
         """One last version of everything that has changes and is closed."""
-        for model in self._all_models():
+        for model in self.models.all():
             await model.drain()
 
     async def aclose(self) -> None:
         """Ends everything and lets go of the local folder."""
         await self._presence.release()
-        for model in self._all_models():
+        for model in self.models.all():
             await model.aclose()
         if self.staging is not None:
             self.staging.close()

@@ -66,11 +66,11 @@ class RootDir(VirtualDir):
 
     async def look_again(self) -> None:
         """See `Inode.look_again`."""
-        self._service.forget_names()
+        self._service.models.forget_names()
 
     async def names(self) -> Sequence[bytes]:
         """See `Inode.names`."""
-        return [name.encode() for name in await self._service.model_names()]
+        return [name.encode() for name in await self._service.models.names()]
 
     async def mkdir(self, name: bytes, mode: int, caller: Caller) -> Inode:
         """Makes a model with an empty branch `main`."""

@@ -49,7 +49,7 @@ def leases(folder: Path) -> list[Path]:
 
 async def keep(mount: Host) -> None:
     """What a second of a mount's life does for its leases."""
-    for model in mount.engine.models.values():
+    for model in mount.engine.models.by_name.values():
         await mount.engine._presence.keep(model)
 
 

@@ -245,11 +245,11 @@ async def test_a_removed_model_that_comes_back_is_followed_again(tmp_path: Path)
         await host.fs.rmdir(level, b"main", ROOT)
         await host.fs.rmdir(1, b"m", ROOT)
         await engine._refresh(model)
-        assert engine._watched() == [model]
+        assert engine.models.watched(engine.part.model) == [model]
         await host.engine.commands["undelete"]({"model": "m"})
         await host.engine.commands["branch_create"]({"mount_path": "m", "name": "again"})
         await engine._refresh(model)
-        assert engine.models == {"m": model}
+        assert engine.models.by_name == {"m": model}
         assert b"again" in [name for name, _ in await Driver(fs).list(1)]
 
 

@@ -18,6 +18,7 @@ from mvcfs.storage.faults import Fault, FaultyStorage
 from mvcfs.storage.local import LocalStorage
 from mvcfs.storage.wrapper import Call
 from mvcfs.versions.store import Store
+from mvcfs.vfs.changes import count_changes
 from mvcfs.vfs.engine import Engine
 from tests.vfs.test_filesystem_model import ROOT, Driver, opened
 
@@ -220,29 +221,35 @@ async def test_a_file_that_another_host_replaced_takes_no_writes(tmp_path: Path)
         assert await a.read(b"f") == b"from b"
 
 
+def changed_files(host: Host) -> int:
+    """Also of models that were removed elsewhere."""
+    branches = [branch for model in host.engine.models.all() for branch in model.branches.values()]
+    return sum(count_changes(branch)["changed_files"] for branch in branches)
+
+
 async def test_a_model_renamed_elsewhere_is_open_once(tmp_path: Path) -> None:
     async with two_hosts(tmp_path) as (a, b):
         await a.put(b"f", b"unpublished")
         await b.fs.rename(1, b"m", 1, b"n", 0, ROOT)
-        model = a.engine.models["m"]
-        a.engine._model_names = (-1e9, [])
+        model = a.engine.models.by_name["m"]
+        a.engine.models.forget_names()
         assert await a.engine.model("n") is model
-        assert list(a.engine.models) == ["n"]
+        assert list(a.engine.models.by_name) == ["n"]
         await a.engine.commands["commit"]({"mount_path": "n/main", "message": "x"})
-        assert (await a.engine.left()).files == 0
+        assert changed_files(a) == 0
 
 
 async def test_changes_of_a_model_removed_elsewhere_count_and_come_back(tmp_path: Path) -> None:
     async with two_hosts(tmp_path) as (a, b):
         await a.put(b"f", b"unpublished")
-        model = a.engine.models["m"]
+        model = a.engine.models.by_name["m"]
         await b.fs.rmdir((await b.fs.lookup(1, b"m", ROOT)).ino, b"main", ROOT)
         await b.fs.rmdir(1, b"m", ROOT)
         await a.engine._refresh(model)
-        assert "m" not in a.engine.models
-        assert (await a.engine.left()).files == 1
+        assert "m" not in a.engine.models.by_name
+        assert changed_files(a) == 1
         await b.engine.commands["undelete"]({"model": "m"})
-        a.engine._model_names = (-1e9, [])
+        a.engine.models.forget_names()
         assert await a.engine.model("m") is model
         await a.refresh()
         assert await a.read(b"f") == b"unpublished"

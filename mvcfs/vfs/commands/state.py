@@ -28,7 +28,7 @@ class StateCommands:
         engine = self._engine
         target = await parse_target(engine, args)
         rows, others, conflicts = [], [], []
-        for model in list(engine.models.values()):
+        for model in list(engine.models.by_name.values()):
             if target.model is not None and model is not target.model:
                 continue
             others += await others_of(model)
@@ -133,7 +133,7 @@ class StateCommands:
         """What a path is: model, branch, version, commit, digest, state."""
         target = await parse_target(self._engine, args)
         if target.model is None:
-            return {"kind": "store", "store": self._engine.storage.url, "models": await self._engine.model_names()}
+            return {"kind": "store", "store": self._engine.storage.url, "models": await self._engine.models.names()}
         model = target.model
         if target.branch is None and target.revision is None:
             return {"kind": "model", "model": model.name, "model_id": model.data.id,
