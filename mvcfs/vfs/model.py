@@ -59,6 +59,7 @@ class Services:
         staging: The staging files, None where nothing is mounted.
         nursery: Where background tasks of the mount run.
         on_invalid: Told what the kernel has to forget.
+        look: Reads what others published of a model, also where they renamed or removed it.
     """
 
     config: EngineConfig
@@ -67,6 +68,7 @@ class Services:
     staging: Staging | None
     nursery: trio.Nursery
     on_invalid: Callable[[list[Invalidation]], None]
+    look: Callable[[OpenModel], Awaitable[None]]
 
 
 class OpenModel:
@@ -83,7 +85,7 @@ class OpenModel:
         self.branches: dict[str, Branch] = {}
         self.shown = ShownNames()
         self.shown.changes(data.repository.refs)
-        self.freshness = Freshness(self.refresh)
+        self.freshness = Freshness(functools.partial(services.look, self))
         self._services = services
         self._opening = trio.Lock()
         self.housekeeping = Housekeeping(data)

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from mvcfs.errors import NotFound
+from mvcfs.errors import NotFound, StorageError
 from mvcfs.versions.store import Store
 from mvcfs.vfs.model import OpenModel
 
@@ -40,10 +40,13 @@ class OpenModels:
         self._names: tuple[float, list[str]] = (_NEVER, [])
 
     async def names(self) -> list[str]:
-        """The models of the store, as of at most `refresh_s` ago."""
+        """The models of the store, as of at most `refresh_s` ago; that the store is gone is a StorageError."""
         when, names = self._names
         if time.monotonic() - when > self._refresh_s:
-            names = await self._store.models()
+            try:
+                names = await self._store.models()
+            except NotFound as error:
+                raise StorageError(f"there is no mvcfs store at {self._store.url} any more") from error
             self._names = (time.monotonic(), names)
         return names
 

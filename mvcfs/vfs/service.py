@@ -23,7 +23,7 @@ from mvcfs.content.budget import Budget
 from mvcfs.content.config import ContentConfig
 from mvcfs.content.model_content import ModelContent
 from mvcfs.content.staging import Staging
-from mvcfs.errors import MvcfsError, NotEmpty, NotFound
+from mvcfs.errors import MvcfsError, NotEmpty, NotFound, StorageError
 from mvcfs.storage.protocol import Storage
 from mvcfs.storage.read_only import ReadOnlyStorage
 from mvcfs.versions.log.publish import Publisher
@@ -184,7 +184,13 @@ class StoreService:
         local_dir = self._model_dir(model_id)
         repository = await self.store.open_model(name, local_dir=local_dir, publisher=self.publisher())
         services = Services(
-            self.config, self.content_config, self.overlay, self.staging, self._nursery, self._invalidate
+            self.config,
+            self.content_config,
+            self.overlay,
+            self.staging,
+            self._nursery,
+            self._invalidate,
+            self._look,
         )
         return OpenModel(self._model_data(repository, local_dir), services)
 
@@ -365,14 +371,7 @@ class StoreService:
 
     async def _refresh(self, model: OpenModel) -> None:
         try:
-            try:
-                await model.refresh()
-            except NotFound:
-                await self.models.missing(model)
-            else:
-                self.models.answered(model)
-        except NotFound:
-            self._note_store_error(f"there is no mvcfs store at {self.storage.url} any more")
+            await self._look(model)
         except MvcfsError as error:
             self._note_store_error(str(error))
         except Exception:
@@ -381,6 +380,20 @@ class StoreService:
             if self.store_error is not None:
                 log.info("the store answers again")
             self.store_error = self.store_error_since_s = None
+
+    async def _look(self, model: OpenModel) -> None:
+        """Reads what others published of a model. That the store is gone is a StorageError: no name is missing for it."""
+        try:
+            try:
+                await model.refresh()
+            except NotFound:
+                await self.models.missing(model)
+                if self.models.by_name.get(model.name) is model:
+                    await model.refresh()
+            else:
+                self.models.answered(model)
+        except NotFound as error:
+            raise StorageError(f"there is no mvcfs store at {self.storage.url} any more") from error
 
     def _note_store_error(self, text: str) -> None:
         if self.store_error is None:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, fields, replace
 
 import trio
 
-from mvcfs.errors import MvcfsError, NotSupported
+from mvcfs.errors import MvcfsError, NotFound, NotSupported, StorageError
 from mvcfs.types import Author
 from mvcfs.versions.log.publish import CommitRequest, Published
 from mvcfs.versions.publishing.work import CutRequest, WorkRequest
@@ -170,7 +170,8 @@ class SharedCommitter(Committer):
                 )  # fmt: skip
             self.failed = True
             for change in batch:
-                change.error = error
+                # Nothing says that the file isn't there.
+                change.error = StorageError(str(error)) if isinstance(error, NotFound) else error
             return
         self.failed = False
         for change in batch:
