@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import trio
 import typer
 
 from mvcfs.cli import exits
@@ -248,9 +247,11 @@ def check_java() -> Check:
 
 def check_store(url: str, stores: StoreOptions) -> Check:
     """Whether a store answers within its deadlines and is one."""
+    import trio
+
+    from mvcfs.versions.store import Store
 
     async def look() -> str:
-        from mvcfs.versions.store import Store
 
         storage = await open_store(url, stores)
         try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from typing import Annotated
 
-import trio
 import typer
 
 from mvcfs.cli.options import CommonOptions, OutputOptions, StoreOptions
@@ -30,6 +29,8 @@ def init(
     common: CommonOptions,
 ) -> None:
     """Makes the store and prints its address."""
+    import trio
+
     from mvcfs.versions.store import Store
 
     async def make() -> tuple[str, str]:

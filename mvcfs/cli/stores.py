@@ -8,12 +8,8 @@ from __future__ import annotations
 import getpass
 import os
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import trio
 
 from mvcfs.cli.localstate import default_cache_dir, hadoop_conf_dir, prepare_cache_dir
 from mvcfs.cli.options import EngineOptions, Fsync, StoreOptions
@@ -21,7 +17,6 @@ from mvcfs.config import EngineConfig, MountRoot, VersionRules
 
 if TYPE_CHECKING:
     from mvcfs.storage.protocol import Storage
-    from mvcfs.vfs.engine import Engine
 
 
 def user_name() -> str:
@@ -87,25 +82,3 @@ def engine_config(folder: Path, engine: EngineOptions, root: MountRoot | None = 
         shared=engine.shared,
         root=root,
     )
-
-
-@asynccontextmanager
-async def direct_engine(url: str, stores: StoreOptions, folder: Path) -> AsyncIterator[Engine]:
-    """An engine without a working tree, for one command.
-
-    Args:
-        url: The store.
-        stores: How it is reached.
-        folder: Local state, nobody else's.
-    """
-    from mvcfs.vfs.engine import Engine
-
-    config = EngineConfig(folder, socket.gethostname(), user_name(), block_cache_bytes=0)
-    async with trio.open_nursery() as nursery:
-        engine = await Engine.open(await open_store(url, stores), config, nursery)
-        try:
-            yield engine
-        finally:
-            with trio.CancelScope(shield=True):
-                await engine.aclose()
-            nursery.cancel_scope.cancel()

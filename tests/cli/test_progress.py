@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from mvcfs.cli import dispatch
+from mvcfs.cli import direct, dispatch
 from mvcfs.cli.options import StoreOptions
 from mvcfs.cli.place import Place
 from mvcfs.vfs.command_progress import command_progress
@@ -13,7 +13,7 @@ from mvcfs.vfs.engine import Engine
 
 def test_a_command_on_a_store_reports(mvcfs, tmp_path, monkeypatch):
     assert mvcfs("init", str(tmp_path / "store"))[0] == 0
-    monkeypatch.setattr(dispatch, "_PROGRESS_INTERVAL_S", 0.01)
+    monkeypatch.setattr(direct, "PROGRESS_INTERVAL_S", 0.01)
     heard = []
 
     async def work(args):
