@@ -24,14 +24,14 @@ def mnt(store: str, patient: Callable[[str], Mount]) -> Mount:
 @pytest.mark.parametrize("again", ["commit", "remount"])
 def test_changes_meanwhile_are_kept(mnt: Mount, again: str) -> None:
     main = mnt.point / "m" / "main"
-    (main / "bulk").write_bytes(os.urandom(200_000_000))
+    (main / "bulk").write_bytes(os.urandom(400_000_000))
     for name in ("removed", "moved", "replaced", "other", "written", "old-dir/deep/a", "old-dir/b", "moved-dir/c"):
         (main / name).parent.mkdir(parents=True, exist_ok=True)
         (main / name).write_text(f"{name} before")
     made: list[dict[str, object]] = []
     thread = threading.Thread(target=lambda: made.append(mnt.commit()))
     thread.start()
-    wait_until("the commit is under way", lambda: mnt.status()["models"][0]["commit"]["step"] == "hashing")
+    wait_until("the commit is under way", lambda: made or mnt.status()["models"][0]["commit"]["step"] != "idle")
     os.unlink(main / "removed")
     os.rename(main / "moved", main / "moved-too")
     os.rename(main / "other", main / "replaced")

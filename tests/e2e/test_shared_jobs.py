@@ -66,11 +66,15 @@ def test_the_files_of_a_distributed_checkpoint(any_store: str, mounts: Callable[
     made = shared_mounts(any_store, mounts, 3)
     job("dcp", made, 6, tmp_path)
     names = [".metadata", *[f"__{rank}_0.distcp" for rank in range(6)]]
-    version = wait_until("there is a version", lambda: made[1].versions())[0]
-    step = made[2].snapshot(version["version"]) / "step-5"
-    assert sorted(os.listdir(step)) == names
+
+    def step() -> Path | None:
+        versions = made[1].versions()
+        found = made[2].snapshot(versions[0]["version"]) / "step-5" if versions else None
+        return found if found is not None and found.exists() and sorted(os.listdir(found)) == names else None
+
+    whole = wait_until("a version holds the checkpoint", step)
     for rank in range(6):
-        assert (step / f"__{rank}_0.distcp").read_bytes() == shard(rank)
+        assert (whole / f"__{rank}_0.distcp").read_bytes() == shard(rank)
     assert sorted(os.listdir(made[0].point / "m")) == ["main"]
 
 
@@ -96,7 +100,7 @@ def test_orbax_saves_and_restores(any_store: str, mounts: Callable[..., Mount], 
     ]  # fmt: skip
     run_all(commands, tmp_path, 240)
     wait_until("a version holds the last checkpoint", lambda: "3" in newest(made[0]))
-    assert newest(made[1]) >= {"2", "3"}
+    wait_until("the other mount shows it", lambda: newest(made[1]) >= {"2", "3"})
     for mount in made:
         mount.umount()
     assert made[0].fsck()["problems"] == []
