@@ -8,6 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
+from mvcfs.cli.localstate import runtime_dir
+from mvcfs.fuse.control_client import call
+from mvcfs.fuse.runtime import socket_path
 from tests.e2e.tools import differences
 from tests.mount.harness import Mount, mvcfs, wait_until
 
@@ -31,7 +34,13 @@ def test_changes_meanwhile_are_kept(mnt: Mount, again: str) -> None:
     made: list[dict[str, object]] = []
     thread = threading.Thread(target=lambda: made.append(mnt.commit()))
     thread.start()
-    wait_until("the commit is under way", lambda: made or mnt.status()["models"][0]["commit"]["step"] != "idle")
+    # Asked by the socket: a command takes as long to start as a commit takes.
+    socket = socket_path(runtime_dir(), os.path.realpath(mnt.point))
+
+    def step() -> str:
+        return str(call(socket, "status", {"mount_path": "m/main"})["models"][0]["commit"]["step"])
+
+    wait_until("the commit is under way", lambda: made or step() != "idle")
     os.unlink(main / "removed")
     os.rename(main / "moved", main / "moved-too")
     os.rename(main / "other", main / "replaced")
