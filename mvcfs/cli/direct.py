@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import trio
 
+from mvcfs.cli.dispatch import Report
 from mvcfs.cli.options import StoreOptions
 from mvcfs.cli.stores import cache_dir, open_store, user_name
 from mvcfs.config import EngineConfig
@@ -19,8 +20,6 @@ from mvcfs.vfs.command_progress import CommandProgress, watched
 from mvcfs.vfs.engine import Engine
 
 PROGRESS_INTERVAL_S = 0.5
-
-Report = Callable[[Mapping[str, Any]], None]
 
 
 def call_direct(

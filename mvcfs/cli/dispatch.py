@@ -2,8 +2,8 @@
 
 Both take the same commands with the same arguments and give the same results, so the files of the commands don't know
 which it was. An engine made here has a folder of its own for the time of the command: the one of the mounts holds their
-overlays, which belong to one process at a time. What needs an engine here is imported only then: a command to a daemon starts
-in half the time without it.
+overlays, which belong to one process at a time. What an engine needs is imported only then: a
+command to a daemon starts sooner without it.
 """
 
 from __future__ import annotations

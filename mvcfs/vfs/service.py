@@ -31,7 +31,6 @@ from mvcfs.versions.log.refs import BranchState
 from mvcfs.versions.repository import ModelRepository
 from mvcfs.versions.store import Store
 from mvcfs.vfs.attr import Statfs
-from mvcfs.vfs.changes import Json
 from mvcfs.vfs.invalidate import Invalidator
 from mvcfs.vfs.local_folder import LocalFolder
 from mvcfs.vfs.model import OpenModel, Services
@@ -400,26 +399,6 @@ class StoreService:
             log.warning("the store does not answer: %s", text)
             self.store_error_since_s = time.time()
         self.store_error = text
-
-    def progress(self) -> Json:
-        """What commits are under way, at once: for whoever waits for them."""
-        running = []
-        for model in self.models.by_name.values():
-            for branch in model.branches.values():
-                progress = branch.committer.progress
-                if progress.step != "idle":
-                    running.append(
-                        {
-                            "branch": f"{model.name}/{branch.tree.branch_name}",
-                            "step": progress.step,
-                            "files_done": progress.files_done,
-                            "files_total": progress.files_total,
-                            "bytes_done": progress.bytes_done,
-                            "bytes_total": progress.bytes_total,
-                            "uploaded_bytes": progress.upload.uploaded_bytes if progress.upload is not None else 0,
-                        }
-                    )
-        return {"commits": running}
 
     async def drain(self) -> None:
         """One last version of everything that has changes and is closed."""

@@ -181,6 +181,22 @@ def test_killed(pair: tuple[Mount, Mount]) -> None:
     assert pair[1].commit()["version"] == 1
 
 
+def test_renamed_model(pair: tuple[Mount, Mount]) -> None:
+    """A model that is renamed on another mount goes on for who stands in it on a shared mount, at once."""
+    ours, theirs = mains(pair)
+    (ours / "f").write_text("1")
+    assert (theirs / "f").read_text() == "1"
+    directory = os.open(theirs, os.O_RDONLY)
+    try:
+        os.rename(pair[0].point / "m", pair[0].point / "n")
+        with open("g", "w", opener=lambda name, flags: os.open(name, flags, 0o644, dir_fd=directory)) as file:
+            file.write("2")
+    finally:
+        os.close(directory)
+    assert (pair[0].point / "n/main/g").read_text() == "2"
+    assert (pair[1].point / "n/main/f").read_text() == "1"
+
+
 def test_store_away(store: str, mounts: Callable[..., Mount]) -> None:
     """While the store is away open and close fail with EIO on a shared mount; what was written is seen elsewhere once the store is back."""
     made = [mounts(store, "-o", "shared").start(*BY_HAND) for _ in range(2)]
